@@ -10,6 +10,8 @@ from django.utils import timezone
 
 from accounts.models import Account, TenantQuerySet, User
 from insighto.lib import ids
+from provider_keys.crypto import Context, SealedCredential
+from provider_keys.fields import SealedField
 
 
 class Provider(models.TextChoices):
@@ -40,6 +42,12 @@ class Attempt(models.TextChoices):
     UNREACHABLE = "unreachable", "Unreachable"
 
 
+REQUIRED_PROVIDERS: frozenset[str] = frozenset({Provider.OPENAI, Provider.AZURE_SPEECH})
+
+# The `verdict_reason` of a recognised key whose free calls are all forbidden to it: it may serve perfectly well.
+CANNOT_BE_CHECKED = "cannot_be_checked"
+
+
 class Connection(models.Model):
     """A customer's named link to one provider; its secret lives in `Credential` versions.
 
@@ -56,9 +64,7 @@ class Connection(models.Model):
     verdict = models.CharField(max_length=16, choices=Verdict, default=Verdict.UNTESTED)
     verdict_reason = models.CharField(max_length=40, blank=True)
     verdict_at = models.DateTimeField(null=True, blank=True)
-    rejected_at = models.DateTimeField(
-        null=True, blank=True
-    )  # unconfirmed rejection of a good key
+    rejected_at = models.DateTimeField(null=True, blank=True)  # unconfirmed rejection of a good key
     rejected_verdict = models.CharField(max_length=16, choices=Verdict, blank=True)
     attempt = models.CharField(max_length=16, choices=Attempt, blank=True, default=Attempt.NONE)
     attempt_reason = models.CharField(max_length=40, blank=True)
@@ -88,16 +94,42 @@ class Connection(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def is_removed(self) -> bool:
+        return self.removed_at is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Good enough for a live slot: its last definite verdict lets work run on it."""
+        return not self.is_placeholder and not self.is_removed and self._passes(Verdict.VALID)
+
+    @property
+    def is_usable(self) -> bool:
+        """What the router may try: ready, or never judged."""
+        return self.is_ready or (
+            not self.is_placeholder and not self.is_removed and self._passes(Verdict.VALID, Verdict.UNTESTED)
+        )
+
+    def _passes(self, *verdicts: str) -> bool:
+        if self.verdict == Verdict.RESTRICTED:
+            return self.verdict_reason == CANNOT_BE_CHECKED
+        return self.verdict in verdicts
+
 
 class Credential(models.Model):
-    """One sealed version of a connection's secret. The ciphertext never changes but by rewrap."""
+    """One sealed version of a connection's secret. The ciphertext never changes but by rewrap.
+
+    `destination` says where the secret was meant to go, for people and for rewrap; opening
+    trusts the settings and the connection's region instead.
+    """
 
     id = models.UUIDField(primary_key=True, default=ids.new, editable=False)
     connection = models.ForeignKey(Connection, on_delete=models.CASCADE, related_name="credentials")
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="+")
     secret_version = models.PositiveIntegerField()
-    ciphertext = models.BinaryField()  # empty once destroyed
+    ciphertext = SealedField()  # empty once destroyed
     kek_id = models.CharField(max_length=32, db_index=True, blank=True)
+    destination = models.CharField(max_length=120)
     last_four = models.CharField(max_length=4, blank=True)
     key_shape = models.CharField(max_length=24, blank=True)
     fingerprint = models.BinaryField(max_length=32)
@@ -115,6 +147,19 @@ class Credential(models.Model):
 
     def __str__(self) -> str:
         return f"{self.connection} v{self.secret_version}"
+
+    def sealed(self) -> SealedCredential:
+        return SealedCredential(
+            credential_id=self.id,
+            account_id=self.account_id,
+            provider=self.connection.provider,
+            secret_version=self.secret_version,
+            region=self.connection.region,
+            ciphertext=bytes(self.ciphertext),
+        )
+
+    def sealing_context(self) -> Context:
+        return self.sealed().context(destination=self.destination)
 
 
 class Slot(models.Model):
@@ -175,13 +220,27 @@ class PlatformCredential(models.Model):
     provider = models.CharField(max_length=16, choices=Provider, unique=True)
     region = models.CharField(max_length=40, blank=True)
     secret_version = models.PositiveIntegerField(default=1)
-    ciphertext = models.BinaryField()
+    ciphertext = SealedField()
     kek_id = models.CharField(max_length=32, db_index=True)
+    destination = models.CharField(max_length=120)
     last_four = models.CharField(max_length=4, blank=True)
     sealed_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:
         return f"platform {self.get_provider_display()}"
+
+    def sealed(self) -> SealedCredential:
+        return SealedCredential(
+            credential_id=self.id,
+            account_id=None,
+            provider=self.provider,
+            secret_version=self.secret_version,
+            region=self.region,
+            ciphertext=bytes(self.ciphertext),
+        )
+
+    def sealing_context(self) -> Context:
+        return self.sealed().context(destination=self.destination)
 
 
 class KekCheckValue(models.Model):
@@ -190,9 +249,7 @@ class KekCheckValue(models.Model):
     kek_id = models.CharField(max_length=32, primary_key=True)
     check_value = models.BinaryField(max_length=32)
     created_at = models.DateTimeField(default=timezone.now)
+    retired_at = models.DateTimeField(null=True, blank=True)  # nothing may be sealed with it any more
 
     def __str__(self) -> str:
         return self.kek_id
-
-
-REQUIRED_PROVIDERS: frozenset[str] = frozenset({Provider.OPENAI, Provider.AZURE_SPEECH})

@@ -1,0 +1,107 @@
+"""The registry of everything sealed: a column joins by existing, and rotation walks this list only.
+
+Knows where sealed values live and how to swap one in place; sealing and opening are the
+services' business.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from django.db import models
+
+from provider_keys import crypto
+from provider_keys.crypto import Context, Kek, Ring
+
+
+class SealedRow(Protocol):
+    """What a model with a `SealedField` must say of each of its rows."""
+
+    pk: Any
+
+    def sealing_context(self) -> Context:
+        """The context the row's value was sealed with, from the row's own columns."""
+
+
+class SealedStore(Protocol):
+    """One place where sealed values live."""
+
+    label: str
+
+    def kids(self) -> Counter[str]:
+        """How many values each KEK version seals, by the values themselves."""
+
+    def stale(self, kid: str, *, limit: int) -> list[Any]:
+        """Primary keys of rows holding a value that is not under `kid`, in order, from the start."""
+
+    def rewrap(self, pk: Any, *, ring: Ring, primary: Kek) -> bool:
+        """Put one row's values under `primary`; False when the row changed meanwhile."""
+
+
+REGISTRY: Final[dict[str, SealedStore]] = {}
+
+
+def register(store: SealedStore) -> None:
+    REGISTRY[store.label] = store
+
+
+class SealedField(models.BinaryField):  # type: ignore[type-arg]
+    """Sealed bytes. The model keeps `kek_id` beside it and has `sealing_context()`; empty means destroyed."""
+
+    def contribute_to_class(self, cls: type[models.Model], name: str, private_only: bool = False) -> None:
+        super().contribute_to_class(cls, name, private_only)
+        # Models rebuilt inside a migration have no methods, so they cannot be walked.
+        if not cls._meta.abstract and cls.__module__ != "__fake__":
+            register(SealedColumn(model=cls, name=name))
+
+
+@dataclass(frozen=True)
+class SealedColumn:
+    """A `SealedField` of one model."""
+
+    model: type[models.Model]
+    name: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.model._meta.label_lower}.{self.name}"
+
+    def kids(self) -> Counter[str]:
+        return Counter(crypto.kek_id_of(value) for value in self._values())
+
+    def stale(self, kid: str, *, limit: int) -> list[Any]:
+        rows = self._rows().exclude(kek_id=kid).order_by("pk")
+        return list(rows.values_list("pk", flat=True)[:limit])
+
+    def rewrap(self, pk: Any, *, ring: Ring, primary: Kek) -> bool:
+        row: Any = self.model._default_manager.get(pk=pk)
+        before = bytes(getattr(row, self.name))
+        if not before:  # destroyed since it was listed
+            return True
+        after = crypto.rewrap(before, ring=ring, primary=primary, context=row.sealing_context())
+        # The old bytes in the condition are the compare-and-swap: a value replaced since it was read stays.
+        swap = self.model._default_manager.filter(**{"pk": pk, self.name: before})
+        return swap.update(**{self.name: after, "kek_id": primary.kid}) == 1
+
+    def _rows(self) -> "models.QuerySet[Any]":
+        return self.model._default_manager.exclude(**{self.name: b""})
+
+    def _values(self) -> Iterator[bytes]:
+        for value in self._rows().values_list(self.name, flat=True).iterator(chunk_size=2_000):
+            yield bytes(value)
+
+
+@dataclass(frozen=True)
+class SealedJson:
+    """Sealed texts inside a JSON column of a model that is not ours, found by their prefix."""
+
+    model: type[models.Model]
+    name: str
+    texts: Any  # (value) -> the sealed texts in it
+    context: Any  # (text) -> its context
+    replace: Any  # (value, {old: new}) -> the value with its texts replaced
+
+    @property
+    def label(self) -> str:
+        return f"{self.model._meta.label_lower}.{self.name}"
