@@ -108,6 +108,10 @@ class Transfer(models.Model):
                 | (~Q(kind__in=["settle", "void", "expire"]) & Q(hold=None)),
                 name="billing_transfer_resolves_hold",
             ),
+            models.CheckConstraint(
+                condition=~Q(kind__in=["void", "expire"]) | Q(amount_micros=0),
+                name="billing_transfer_release_takes_nothing",
+            ),
         ]
         indexes = [
             models.Index(fields=["owner", "-created_at"], name="billing_transfer_statement"),
@@ -140,6 +144,10 @@ class Price(models.Model):
     cache_write_micros = models.BigIntegerField(null=True, blank=True)
     output_micros = models.BigIntegerField(default=0)
     max_output_units = models.PositiveIntegerField(null=True, blank=True)  # bounds a hold when the request names none
+    # Some models cost more once the input is long: both percentages then apply to the whole request.
+    long_input_above_units = models.PositiveIntegerField(null=True, blank=True)
+    long_input_percent = models.PositiveSmallIntegerField(default=100)
+    long_output_percent = models.PositiveSmallIntegerField(default=100)
     valid_from = models.DateTimeField()
     source = models.CharField(max_length=120)
     source_date = models.DateField()
@@ -148,7 +156,10 @@ class Price(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["provider", "model", "valid_from"], name="billing_price_once"),
             models.CheckConstraint(
-                condition=Q(input_micros__gte=0, output_micros__gte=0), name="billing_price_not_negative"
+                condition=Q(input_micros__gte=0, output_micros__gte=0)
+                & (Q(cached_input_micros=None) | Q(cached_input_micros__gte=0))
+                & (Q(cache_write_micros=None) | Q(cache_write_micros__gte=0)),
+                name="billing_price_not_negative",
             ),
         ]
 
@@ -219,7 +230,7 @@ class Leg(models.Model):
     model = models.CharField(max_length=80)
     voice = models.CharField(max_length=120, blank=True)
     # The decision, taken once before anything is sent.
-    funding_source = models.CharField(max_length=16, choices=FundingSource, blank=True)  # empty: refused
+    funding_source = models.CharField(max_length=16, choices=FundingSource, blank=True)  # empty: the router refused
     payer = models.ForeignKey(Account, on_delete=models.PROTECT, null=True, related_name="+")
     connection = models.ForeignKey(Connection, on_delete=models.PROTECT, null=True, related_name="+")
     connection_name = models.CharField(max_length=60, blank=True)
@@ -255,8 +266,24 @@ class Leg(models.Model):
                 name="billing_leg_own_key_costs_nothing",
             ),
             models.CheckConstraint(
-                condition=Q(cost_micros__gte=0, input_units__gte=0, output_units__gte=0),
+                condition=Q(
+                    cost_micros__gte=0,
+                    input_units__gte=0,
+                    cached_input_units__gte=0,
+                    cache_write_units__gte=0,
+                    output_units__gte=0,
+                ),
                 name="billing_leg_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="refused")
+                | Q(funding_source="platform_credits", hold__isnull=False)
+                | Q(funding_source__in=["own_key", "parent_key"], connection__isnull=False),
+                name="billing_leg_sent_is_funded",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="refused") | Q(hold=None, dispatched_at=None),
+                name="billing_leg_refused_sent_nothing",
             ),
         ]
         indexes = [
