@@ -203,6 +203,11 @@ def check_value(key: Kek) -> bytes:
     return hmac.digest(key.derive(b"check", key.kid.encode()), b"insighto key check value", hashlib.sha256)
 
 
+def identity(key: Kek) -> bytes:
+    """Equal for equal bytes whatever their name: finds one key listed twice."""
+    return key.derive(b"identity")
+
+
 def to_text(ciphertext: bytes) -> str:
     return base64.urlsafe_b64encode(ciphertext).decode()
 

@@ -27,13 +27,14 @@ class SealedRow(Protocol):
 class SealedStore(Protocol):
     """One place where sealed values live."""
 
-    label: str
+    @property
+    def label(self) -> str: ...
 
     def kids(self) -> Counter[str]:
         """How many values each KEK version seals, by the values themselves."""
 
-    def stale(self, kid: str, *, limit: int) -> list[Any]:
-        """Primary keys of rows holding a value that is not under `kid`, in order, from the start."""
+    def stale(self, kid: str, *, after: Any, limit: int) -> list[Any]:
+        """Primary keys, in order and beyond `after`, of rows holding a value that is not under `kid`."""
 
     def rewrap(self, pk: Any, *, ring: Ring, primary: Kek) -> bool:
         """Put one row's values under `primary`; False when the row changed meanwhile."""
@@ -70,8 +71,9 @@ class SealedColumn:
     def kids(self) -> Counter[str]:
         return Counter(crypto.kek_id_of(value) for value in self._values())
 
-    def stale(self, kid: str, *, limit: int) -> list[Any]:
+    def stale(self, kid: str, *, after: Any, limit: int) -> list[Any]:
         rows = self._rows().exclude(kek_id=kid).order_by("pk")
+        rows = rows if after is None else rows.filter(pk__gt=after)
         return list(rows.values_list("pk", flat=True)[:limit])
 
     def rewrap(self, pk: Any, *, ring: Ring, primary: Kek) -> bool:
@@ -90,18 +92,3 @@ class SealedColumn:
     def _values(self) -> Iterator[bytes]:
         for value in self._rows().values_list(self.name, flat=True).iterator(chunk_size=2_000):
             yield bytes(value)
-
-
-@dataclass(frozen=True)
-class SealedJson:
-    """Sealed texts inside a JSON column of a model that is not ours, found by their prefix."""
-
-    model: type[models.Model]
-    name: str
-    texts: Any  # (value) -> the sealed texts in it
-    context: Any  # (text) -> its context
-    replace: Any  # (value, {old: new}) -> the value with its texts replaced
-
-    @property
-    def label(self) -> str:
-        return f"{self.model._meta.label_lower}.{self.name}"

@@ -32,7 +32,7 @@ class Secret:
 
     __eq__ = _refuse
     __ne__ = _refuse
-    __hash__ = _refuse  # type: ignore[assignment]
+    __hash__ = _refuse
     __reduce__ = _refuse
     __reduce_ex__ = _refuse
     __copy__ = _refuse
