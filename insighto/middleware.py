@@ -1,0 +1,34 @@
+"""Middleware of the whole site."""
+
+from collections.abc import Awaitable, Callable
+
+from asgiref.sync import iscoroutinefunction
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
+
+Respond = Callable[[HttpRequest], HttpResponseBase]
+RespondAsync = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+
+
+@sync_and_async_middleware
+def NoStoreMiddleware(get_response: Respond | RespondAsync) -> Respond | RespondAsync:  # noqa: N802  (named as a class)
+    """No cache keeps a page, unless its view said otherwise: pages belong to one person at one moment."""
+
+    def mark(response: HttpResponseBase) -> HttpResponseBase:
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    if iscoroutinefunction(get_response):
+
+        async def respond_async(request: HttpRequest) -> HttpResponseBase:
+            return mark(await get_response(request))
+
+        return respond_async
+
+    def respond(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        assert isinstance(response, HttpResponseBase)
+        return mark(response)
+
+    return respond
