@@ -3,5 +3,8 @@ from django.apps import AppConfig
 
 class GatewayConfig(AppConfig):
     name = "gateway"
-    verbose_name = "Gateway"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        # The site itself is no app; the highest app brings in its Celery application and its system checks.
+        from insighto import celery, checks  # noqa: F401
