@@ -5,14 +5,13 @@ services' business.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from django.db import models
 
 from provider_keys import crypto
-from provider_keys.crypto import Context, Kek, Ring
+from provider_keys.crypto import Context, Kek, Ring, SealBroken
 
 
 class SealedRow(Protocol):
@@ -31,7 +30,7 @@ class SealedStore(Protocol):
     def label(self) -> str: ...
 
     def kids(self) -> Counter[str]:
-        """How many values each KEK version seals, by the values themselves."""
+        """How many values each KEK version seals, by the values themselves; `UNREADABLE` for those that do not say."""
 
     def stale(self, kid: str, *, after: Any, limit: int) -> list[Any]:
         """Primary keys, in order and beyond `after`, of rows holding a value that is not under `kid`."""
@@ -40,11 +39,21 @@ class SealedStore(Protocol):
         """Put one row's values under `primary`; False when the row changed meanwhile."""
 
 
+UNREADABLE: Final = "?"
+
 REGISTRY: Final[dict[str, SealedStore]] = {}
 
 
 def register(store: SealedStore) -> None:
     REGISTRY[store.label] = store
+
+
+def kid_in(value: bytes) -> str:
+    """The KEK version a sealed value names."""
+    try:
+        return crypto.kek_id_of(value)
+    except SealBroken:
+        return UNREADABLE
 
 
 class SealedField(models.BinaryField):  # type: ignore[type-arg]
@@ -69,7 +78,9 @@ class SealedColumn:
         return f"{self.model._meta.label_lower}.{self.name}"
 
     def kids(self) -> Counter[str]:
-        return Counter(crypto.kek_id_of(value) for value in self._values())
+        rows = self._rows().values_list(self.name, "kek_id").iterator(chunk_size=2_000)
+        # A row whose column disagrees with its bytes counts for both, so that neither key is retired under it.
+        return Counter(kid for value, column in rows for kid in {kid_in(bytes(value)), column})
 
     def stale(self, kid: str, *, after: Any, limit: int) -> list[Any]:
         rows = self._rows().exclude(kek_id=kid).order_by("pk")
@@ -77,9 +88,9 @@ class SealedColumn:
         return list(rows.values_list("pk", flat=True)[:limit])
 
     def rewrap(self, pk: Any, *, ring: Ring, primary: Kek) -> bool:
-        row: Any = self.model._default_manager.get(pk=pk)
-        before = bytes(getattr(row, self.name))
-        if not before:  # destroyed since it was listed
+        row: Any = self.model._default_manager.filter(pk=pk).first()
+        before = bytes(getattr(row, self.name)) if row else b""
+        if not before:  # deleted or destroyed since it was listed
             return True
         after = crypto.rewrap(before, ring=ring, primary=primary, context=row.sealing_context())
         # The old bytes in the condition are the compare-and-swap: a value replaced since it was read stays.
@@ -88,7 +99,3 @@ class SealedColumn:
 
     def _rows(self) -> "models.QuerySet[Any]":
         return self.model._default_manager.exclude(**{self.name: b""})
-
-    def _values(self) -> Iterator[bytes]:
-        for value in self._rows().values_list(self.name, flat=True).iterator(chunk_size=2_000):
-            yield bytes(value)

@@ -14,7 +14,6 @@ check value for every key it has met: the same name with other bytes refuses to 
 
 import base64
 import binascii
-import contextlib
 import functools
 import json
 import os
@@ -129,6 +128,20 @@ def new_line(kid: str) -> str:
     return f"{kid}:{base64.b64encode(secrets.token_bytes(crypto.KEK_BYTES)).decode()}"
 
 
+def add_to_file(line: str) -> Path:
+    """Add one line at the end of the ring's file, where it is not primary; the file is replaced in one step."""
+    if not settings.CREDENTIAL_KEYS_FILE:
+        raise KekRefused("The key ring is not a file. Print the line and add it where the ring comes from.")
+    path = Path(settings.CREDENTIAL_KEYS_FILE)
+    text = _read(path)
+    if text.lstrip().startswith("{"):
+        raise KekRefused("The key ring is JSON. Print the line and add the key by hand.")
+    longer = text.rstrip("\n") + "\n" + line + "\n"
+    parse(longer)
+    _private_file(path, longer).replace(path)
+    return path
+
+
 def _read(path: Path) -> str:
     try:
         mode = path.stat().st_mode
@@ -206,7 +219,7 @@ def _create_local_file(path: Path) -> None:
             "without it every stored key has to be entered again, into a new database."
         )
         raise KeyRingUnusable(message)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     text = "\n".join(
         [
             "# Insighto's key-encryption keys. They open every provider key stored in the database.",
@@ -216,22 +229,29 @@ def _create_local_file(path: Path) -> None:
             "",
         ]
     )
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".credential-keys-")
+    temporary = _private_file(path, text)
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), 0o400)
-            file.flush()
-            os.fsync(file.fileno())
         # A link, not a rename: of several processes that start together one wins and the others read its ring.
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-            sys.stderr.write(
-                f"Created the key ring {path}. Back it up apart from the database: "
-                "without it the stored provider keys cannot be opened and have to be entered again.\n"
-            )
+        os.link(temporary, path)
+    except FileExistsError:
+        return
     finally:
-        Path(temporary).unlink()
+        temporary.unlink()
+    sys.stderr.write(
+        f"Created the key ring {path}. Back it up apart from the database: "
+        "without it the stored provider keys cannot be opened and have to be entered again.\n"
+    )
+
+
+def _private_file(beside: Path, text: str) -> Path:
+    """A complete new file, readable by nobody else, in the folder of `beside`."""
+    descriptor, name = tempfile.mkstemp(dir=beside.parent, prefix=".credential-keys-")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        os.fchmod(file.fileno(), 0o400)
+        file.flush()
+        os.fsync(file.fileno())
+    return Path(name)
 
 
 def _database_has_met_a_ring() -> bool:

@@ -43,8 +43,8 @@ def seal_text(text: str, *, owner: str = _NOBODY) -> str:
 
 def unseal_text(sealed: str) -> str:
     """The text. Raises `CredentialLocked` or `CredentialUnreadable`, also for a text that was never sealed."""
-    owner, ciphertext = _parts(sealed)
     try:
+        owner, ciphertext = _parts(sealed)
         return crypto.unseal(ciphertext, ring=keyring.load(), context=_context(owner)).reveal()
     except UnknownKek:
         raise CredentialLocked from None
@@ -72,9 +72,9 @@ class AuthenticatorSeeds:
 
         # A recovery code used meanwhile changes the same column, so the row is locked rather than compared.
         with transaction.atomic():
-            row = Authenticator.objects.select_for_update().filter(pk=pk).first()
-            if row is not None:
-                Authenticator.objects.filter(pk=pk).update(data=_map(row.data, renewed))
+            rows = Authenticator.objects.select_for_update().filter(pk=pk)
+            for data in rows.values_list("data", flat=True):
+                rows.update(data=_map(data, renewed))
         return True
 
     def _rows(self) -> Iterator[tuple[Any, Any]]:
@@ -94,8 +94,8 @@ def _bind_to_owner(sender: type[Authenticator], instance: Authenticator, raw: bo
         return
 
     def bound(text: str) -> str:
-        owner, _ = _parts(text)
-        return text if owner != _NOBODY else seal_text(unseal_text(text), owner=str(instance.user_id))
+        is_bound = not text.startswith(_PREFIX + _NOBODY + ":")
+        return text if is_bound else seal_text(unseal_text(text), owner=str(instance.user_id))
 
     instance.data = _map(instance.data, bound)
 
@@ -103,12 +103,10 @@ def _bind_to_owner(sender: type[Authenticator], instance: Authenticator, raw: bo
 def _refuse_strangers(sender: type[Authenticator], instance: Authenticator, **_: object) -> None:
     if "data" in instance.get_deferred_fields() or "user_id" in instance.get_deferred_fields():
         return
-    for text in _texts(instance.data):
-        if _parts(text)[0] not in (_NOBODY, str(instance.user_id)):
-            raise CredentialUnreadable
-        # A stored row always names its owner; only a row that was never saved may not.
-        if instance.pk is not None and _parts(text)[0] == _NOBODY:
-            raise CredentialUnreadable
+    # A stored row names its owner in every text; only a row that was never saved may not yet.
+    allowed = {str(instance.user_id)} if instance.pk else {str(instance.user_id), _NOBODY}
+    if any(text.removeprefix(_PREFIX).partition(":")[0] not in allowed for text in _texts(instance.data)):
+        raise CredentialUnreadable
 
 
 def _context(owner: str) -> Context:
@@ -129,15 +127,19 @@ def _text(owner: str, ciphertext: bytes) -> str:
 def _parts(text: str) -> tuple[str, bytes]:
     owner, colon, encoded = text.removeprefix(_PREFIX).partition(":")
     if not text.startswith(_PREFIX) or not colon:
-        raise CredentialUnreadable
-    try:
-        return owner, crypto.from_text(encoded)
-    except SealBroken:
-        raise CredentialUnreadable from None
+        raise SealBroken
+    return owner, crypto.from_text(encoded)
 
 
 def _kids(data: Any) -> list[str]:
-    return [crypto.kek_id_of(_parts(text)[1]) for text in _texts(data)]
+    return [_kid(text) for text in _texts(data)]
+
+
+def _kid(text: str) -> str:
+    try:
+        return crypto.kek_id_of(_parts(text)[1])
+    except SealBroken:
+        return fields.UNREADABLE
 
 
 def _texts(data: Any) -> list[str]:
