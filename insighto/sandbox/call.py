@@ -130,6 +130,9 @@ def endpoint(provider: Provider, operation: str, answer: Callable[[Call], Awaita
         except web.HTTPException as refusal:
             journal.close(entry, status=refusal.status)
             raise
+        except Exception:
+            journal.close(entry, status=500, state="broken")
+            raise
         journal.close(entry, status=response.status)
         return response
 

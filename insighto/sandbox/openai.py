@@ -448,11 +448,13 @@ def _choice(body: dict[str, Any], messages: list[dict[str, Any]], index: int, li
 
 def _tool_to_call(body: dict[str, Any], messages: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The function to call: the one demanded, or one whose words the prompt shares; never twice in a row."""
-    functions = [
+    tools = body.get("tools")
+    functions: list[dict[str, Any]] = [
         tool["function"]
-        for tool in body.get("tools") or []
-        if isinstance(tool, dict) and isinstance(tool.get("function"), dict) and tool["function"].get("name")
+        for tool in (tools if isinstance(tools, list) else [])
+        if isinstance(tool, dict) and isinstance(tool.get("function"), dict)
     ]
+    functions = [function for function in functions if isinstance(function.get("name"), str)]
     choice = body.get("tool_choice", "auto")
     if not functions or choice == "none" or messages[-1].get("role") == "tool":
         return None
