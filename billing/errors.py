@@ -7,6 +7,7 @@ DomainError
 │   ├── IdempotencyConflict        idempotency_conflict
 │   ├── AmountOutOfRange           amount_out_of_range
 │   ├── HoldNotOpen                hold_not_open
+│   ├── LegUnknown                 leg_unknown
 │   └── PriceUnknown               price_unknown
 └── RouteRefused                   one code for each refusal of `routing.decide`
 """
@@ -41,6 +42,11 @@ class AmountOutOfRange(BillingError):
 class HoldNotOpen(BillingError):
     code = "hold_not_open"
     message = "There is no such hold."
+
+
+class LegUnknown(BillingError):
+    code = "leg_unknown"
+    message = "There is no such leg."
 
 
 class PriceUnknown(BillingError):

@@ -4,6 +4,8 @@ Amounts are integer micro-credits (1 credit = 1 000 000 micros = 0.01 USD). Only
 `services/ledger.py` writes transfers and only `services/legs.py` writes requests and legs.
 """
 
+from typing import Self
+
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
@@ -12,6 +14,13 @@ from django.utils import timezone
 from accounts.models import Account, ApiKey, TenantQuerySet, User
 from insighto.lib import ids
 from provider_keys.models import Connection, Provider
+
+
+class LedgerAccountQuerySet(TenantQuerySet["LedgerAccount"]):
+    """Ledger accounts belong to an `owner`; the platform's books to nobody."""
+
+    def of(self, account: Account) -> Self:
+        return self.filter(owner=account)
 
 
 class LedgerAccount(models.Model):
@@ -37,7 +46,7 @@ class LedgerAccount(models.Model):
     credits_posted = models.BigIntegerField(default=0)
     frozen_at = models.DateTimeField(null=True, blank=True)  # verify_ledger found a mismatch: no paid traffic
 
-    objects = TenantQuerySet["LedgerAccount"].as_manager()
+    objects = LedgerAccountQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -31,6 +31,9 @@ class Usage:
         )
 
 
+NOTHING = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class PriceRow:
     """One row of the price book, detached from the database. Micros per 1 000 000 units."""

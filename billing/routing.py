@@ -53,7 +53,7 @@ REASONS: dict[str, str] = {
     "byok_off": "Use My API Keys is off, so platform credits pay.",
     "own_key_ready": "Use My API Keys is on and this provider's key passed its last check.",
     "own_key_untested": "Use My API Keys is on; the key was not checked yet and is tried as it is.",
-    "own_key_unverifiable": "Use My API Keys is on; this key cannot be checked without spending, so it is tried as it is.",
+    "own_key_unverifiable": "Use My API Keys is on; this key cannot be checked without spending and is tried as it is.",
     "account_suspended": "The account is suspended.",
     "byok_not_allowed": "Use My API Keys is on, but the plan no longer allows it. Credits are not used instead.",
     "byok_key_missing": "Use My API Keys is on and no key is selected for this provider.",
