@@ -1,6 +1,7 @@
 """The Celery application and the clockwork: what runs when, without anybody asking."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
@@ -13,7 +14,11 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.steps["worker"].add(DjangoStructLogInitStep)
 app.autodiscover_tasks()
 
-app.conf.beat_schedule = {}
+app.conf.beat_schedule = {
+    # A tick that nobody took in time is dropped: the next one says the same.
+    "ring due outbox": {"task": "accounts.ring_due_outbox", "schedule": 3.0, "options": {"expires": 3}},
+    "forget done outbox": {"task": "accounts.forget_done_outbox", "schedule": 3600.0, "options": {"expires": 600}},
+}
 
 
 def keep_our_logging(**_: Any) -> None:
@@ -21,3 +26,14 @@ def keep_our_logging(**_: Any) -> None:
 
 
 signals.setup_logging.connect(keep_our_logging)
+
+
+def say_ready(**_: Any) -> None:
+    """Tell the supervisor, which waits for this file (insighto/dev/supervisor.py)."""
+    path = os.environ.get("INSIGHTO_READY_FILE")
+    if path:
+        Path(path).touch()
+
+
+signals.worker_ready.connect(say_ready)
+signals.beat_init.connect(say_ready)

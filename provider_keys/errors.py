@@ -15,6 +15,7 @@
     │   ├── ConnectionInUse        a live slot uses it
     │   ├── ConnectionNotReady     a live slot needs a key that passed its check
     │   └── ConnectionBeingChecked the same, and the answer is on its way
+    ├── TooManyChecks              Check Status pressed too often
     ├── SwitchRefused              Use My API Keys stays off; `obstacles` say why
     ├── CredentialClosed           a stored key cannot be opened
     │   ├── CredentialLocked       the key ring lacks its KEK version; it comes back with the ring
@@ -88,6 +89,11 @@ class ConnectionNotReady(ConnectionRefused):
 
 class ConnectionBeingChecked(ConnectionNotReady):
     code = "connection_being_checked"
+
+
+class TooManyChecks(DomainError):
+    code = "too_many_checks"
+    message = "The keys were checked many times in the last minute. Wait a minute, then press Check Status again."
 
 
 class SwitchRefused(DomainError):

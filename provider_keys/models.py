@@ -189,6 +189,7 @@ class Check(models.Model):
         ADDED = "added", "Newly added"
         SWITCH = "switch", "Before switching on"
         CONFIRM = "confirm", "Confirming a rejection"
+        RECHECK = "recheck", "Routine re-check"
 
     id = models.UUIDField(primary_key=True, default=ids.new, editable=False)
     account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="+")

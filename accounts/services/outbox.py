@@ -72,7 +72,9 @@ def add(
     )
     if not created:
         entry.version += 1
-        entry.available_at = min(entry.available_at, due)
+        # A run under way has used up the old time; only a time set since it began still counts.
+        is_used_up = entry.locked_until is not None and entry.available_at <= entry.locked_until - _lease(kind)
+        entry.available_at = due if is_used_up else min(entry.available_at, due)
         entry.save(update_fields=["version", "available_at"])
     if due <= now:
         _ring(entry)
@@ -80,16 +82,16 @@ def add(
 
 
 @transaction.atomic
-def claim(entry_id: UUID) -> Claim | None:
+def claim(kind: str, entry_id: UUID) -> Claim | None:
     """Take the lease and count the attempt; None when there is nothing to do: not due, leased, done, dead, unknown."""
-    entry = _due(timezone.now()).filter(pk=entry_id).first()
+    entry = _due(timezone.now()).filter(pk=entry_id, kind=kind).first()
     if entry is None:
         return None
     if entry.attempts >= OutboxEntry.MAX_ATTEMPTS:
         _bury(entry)
         return None
     entry.attempts += 1
-    entry.locked_until = timezone.now() + _kinds[entry.kind].lease
+    entry.locked_until = timezone.now() + _lease(kind)
     entry.save(update_fields=["attempts", "locked_until"])
     return Claim(entry.pk, entry.subject, entry.version, entry.attempts)
 
@@ -129,6 +131,28 @@ def fail(held: Claim) -> bool:
     return False
 
 
+def work(kind: str, entry_id: str, do: Callable[[str], object]) -> bool:
+    """Claim the entry, do the work on its subject, finish or fail it. False when nothing was done.
+
+    What a task gets from the broker may be forged: without a due row of this kind nothing happens.
+    An exception ends here and only its type is told, because its frames may hold secrets.
+    """
+    try:
+        held = claim(kind, UUID(entry_id))
+    except (ValueError, TypeError, AttributeError):
+        logger.warning("outbox.forged", kind=kind)
+        return False
+    if held is None:
+        return False
+    try:
+        do(held.subject)
+    except Exception as error:
+        logger.error("outbox.attempt_failed", kind=kind, entry=entry_id, error=type(error).__name__)
+        fail(held)
+        return False
+    return finish(held)
+
+
 def due(*, limit: int = RINGS_PER_SWEEP) -> list[OutboxEntry]:
     """Entries that wait for a worker, oldest first."""
     return list(_open_and_due(timezone.now()).order_by("available_at")[:limit])
@@ -161,6 +185,10 @@ def _open_and_due(now: datetime) -> QuerySet[OutboxEntry]:
 
 def _due(now: datetime) -> QuerySet[OutboxEntry]:
     return _open_and_due(now).select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)
+
+
+def _lease(kind: str) -> timedelta:
+    return _kinds[kind].lease if kind in _kinds else timedelta(minutes=2)
 
 
 def _ring(entry: OutboxEntry) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohappyeyeballs import AddrInfoType as AddrInfo
 
 DEADLINE_S: Final = 10.0
 CONNECT_S: Final = 3.0
@@ -97,7 +98,7 @@ async def _get(http: aiohttp.ClientSession, url: str, headers: Mapping[str, str]
         return Answer(response.status, response.headers, bytes(body))
 
 
-def guard(base_url: str) -> Callable[[aiohttp.abc.AddrInfo], socket.socket]:
+def guard(base_url: str) -> Callable[[AddrInfo], socket.socket]:
     """A socket factory that refuses addresses of our own network at the moment of connecting.
 
     The address checked is the address used, so a name that resolves differently the second time gains
@@ -106,7 +107,7 @@ def guard(base_url: str) -> Callable[[aiohttp.abc.AddrInfo], socket.socket]:
     host = (urlsplit(base_url).hostname or "").lower()
     configured = _address(host)
 
-    def make(info: aiohttp.abc.AddrInfo) -> socket.socket:
+    def make(info: AddrInfo) -> socket.socket:
         family, kind, protocol, _, target = info
         address = _address(str(target[0]))
         allowed = address is not None and (

@@ -160,6 +160,7 @@ class Migration(migrations.Migration):
                             ("added", "Newly added"),
                             ("switch", "Before switching on"),
                             ("confirm", "Confirming a rejection"),
+                            ("recheck", "Routine re-check"),
                         ],
                         max_length=8,
                     ),
