@@ -112,6 +112,29 @@ def replace_secret(*, connection: Connection, key: str, region: str = "", actor:
     return connection
 
 
+def rename(*, connection: Connection, name: str, actor: User | None) -> Connection:
+    """Give the connection another name; receipts written so far keep the old one. The same name changes nothing.
+
+    Raises `NameRefused`, or `ConnectionGone` when it was removed meanwhile.
+    """
+    chosen = pasted.connection_name(name)
+    if not chosen:
+        raise NameRefused("Enter a name.", field="name")
+    with transaction.atomic():
+        account = lock(connection.account)
+        connection = present(account, connection)
+        if connection.name == chosen:
+            return connection
+        stored = Connection.objects.of(account).filter(provider=connection.provider, removed_at=None)
+        others = [row for row in stored if row.pk != connection.pk]
+        before, connection.name = connection.name, _free_name(Provider(connection.provider), chosen, others)
+        connection.save(update_fields=["name"])
+        audit.record(
+            account=account, actor=actor, action="connection.renamed", target=connection, detail={"before": before}
+        )
+    return connection
+
+
 def remove(*, connection: Connection, actor: User | None) -> None:
     """Destroy every ciphertext of the connection and take it off the page; a repeat changes nothing.
 
