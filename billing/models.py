@@ -209,7 +209,10 @@ class Request(models.Model):
     objects = TenantQuerySet["Request"].as_manager()
 
     class Meta:
-        indexes = [models.Index(fields=["account", "-created_at"], name="billing_request_recent")]
+        indexes = [
+            models.Index(fields=["account", "-created_at"], name="billing_request_recent"),
+            models.Index(fields=["created_at"], condition=Q(state="running"), name="billing_request_running"),
+        ]
 
     def __str__(self) -> str:
         return str(self.id)

@@ -17,6 +17,7 @@ app.autodiscover_tasks()
 app.conf.beat_schedule = {
     # A tick that nobody took in time is dropped: the next one says the same.
     "ring due outbox": {"task": "accounts.ring_due_outbox", "schedule": 3.0, "options": {"expires": 3}},
+    "sweep legs": {"task": "billing.sweep_legs", "schedule": 10.0, "options": {"expires": 10}},
     "forget done outbox": {"task": "accounts.forget_done_outbox", "schedule": 3600.0, "options": {"expires": 600}},
 }
 

@@ -2,9 +2,10 @@ import django.db.models.deletion
 import django.db.models.expressions
 import django.db.models.functions.datetime
 import django.utils.timezone
-import insighto.lib.ids
 from django.conf import settings
 from django.db import migrations, models
+
+import insighto.lib.ids
 
 
 class Migration(migrations.Migration):
@@ -383,6 +384,12 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="request",
             index=models.Index(fields=["account", "-created_at"], name="billing_request_recent"),
+        ),
+        migrations.AddIndex(
+            model_name="request",
+            index=models.Index(
+                condition=models.Q(("state", "running")), fields=["created_at"], name="billing_request_running"
+            ),
         ),
         migrations.AddIndex(
             model_name="transfer",
