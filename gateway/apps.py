@@ -8,4 +8,8 @@ class GatewayConfig(AppConfig):
 
     def ready(self) -> None:
         # The site itself is no app; the highest app brings in its Celery application and its system checks.
+        from gateway import selectors
         from insighto import celery, checks  # noqa: F401
+        from provider_keys import impact
+
+        impact.register(selectors.switch_impact)

@@ -1,0 +1,1 @@
+"""Pages of the product around the API: overview, assistants, playground, usage."""
