@@ -24,6 +24,7 @@ TOKEN_LIFE_S = 600
 # locale, name, gender, pitch
 VOICES: tuple[tuple[str, str, str, int], ...] = (
     ("en-US", "Ava", "Female", 4),
+    ("en-US", "AvaMultilingual", "Female", 4),
     ("en-US", "Andrew", "Male", 1),
     ("en-US", "Emma", "Female", 5),
     ("en-US", "Brian", "Male", 0),
@@ -39,6 +40,7 @@ VOICES: tuple[tuple[str, str, str, int], ...] = (
     ("zh-CN", "Xiaoxiao", "Female", 4),
 )
 PITCH = {f"{locale}-{name}Neural": pitch for locale, name, _, pitch in VOICES}
+_CANONICAL = {name.lower(): name for name in PITCH}  # the SDK's own default voices come in lower case
 _MP3_FORMAT = re.compile(r"audio-(16|24|48)khz-(\d{2,3})kbitrate-mono-mp3")
 _PCM_FORMAT = re.compile(r"(riff|raw)-(8|16|22050hz|24|44100hz|48)(?:khz)?-16bit-mono-pcm")
 _CODE_FORMAT = re.compile(r"raw-8khz-8bit-mono-(mulaw|alaw)")
@@ -196,9 +198,9 @@ def read_ssml(body: bytes) -> Spoken | None:
     if root.tag.rpartition("}")[2] != "speak":
         return None
     elements = [element for element in root.iter() if element.tag.rpartition("}")[2] == "voice"]
-    name = elements[0].get("name", "") if elements else ""
+    name = _CANONICAL.get(elements[0].get("name", "").lower(), "") if elements else ""
     text = "".join(root.itertext())
-    return Spoken(name, text) if name in PITCH and text.strip() else None
+    return Spoken(name, text) if name and text.strip() else None
 
 
 def billable_characters(text: str) -> int:

@@ -45,6 +45,7 @@ nav { display: flex; flex-wrap: wrap; gap: .5rem 1.25rem; margin-top: 1rem; }
 section { margin: 1.5rem 0; padding: 1.25rem; background: var(--card); border: 1px solid var(--line);
   border-radius: .75rem; }
 code { font: .8125rem/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
+.key { word-break: break-all; }
 .address { display: inline-block; margin-top: .25rem; }
 .key, .address { padding: .1rem .4rem; background: var(--paper); border: 1px solid var(--line); border-radius: .375rem;
   user-select: all; cursor: copy; }

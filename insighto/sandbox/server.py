@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from insighto.sandbox import azure_speech, elevenlabs, journal, keys, openai, page
+from insighto.sandbox import azure_speech, azure_websocket, elevenlabs, journal, keys, openai, page
 from insighto.sandbox.call import STATE, Sandbox
 from insighto.sandbox.keys import Outcome
 
@@ -24,7 +24,12 @@ def application(sandbox: Sandbox) -> web.Application:
     app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_bounded])
     app[STATE] = sandbox
     sandbox.start()
-    for method, path, handler in [*openai.routes(), *elevenlabs.routes(), *azure_speech.routes()]:
+    for method, path, handler in [
+        *openai.routes(),
+        *elevenlabs.routes(),
+        *azure_speech.routes(),
+        *azure_websocket.routes(),
+    ]:
         app.router.add_route(method, path, handler)
     app.router.add_get("/", page.show)
     app.router.add_get("/_health", _health)

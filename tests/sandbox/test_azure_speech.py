@@ -38,8 +38,11 @@ def say(
     return ask(sandbox, "POST", "/cognitiveservices/v1", text=text, content=body, headers=headers, **options)
 
 
-def synthesizer(sandbox: SandboxServer, text: str) -> Any:
+def synthesizer(sandbox: SandboxServer, text: str, *, voice: str = "en-US-AvaNeural", mp3_wanted: bool = False) -> Any:
     config = speech.SpeechConfig(host=sandbox.url, subscription=text)
+    config.speech_synthesis_voice_name = voice
+    if mp3_wanted:
+        config.set_speech_synthesis_output_format(speech.SpeechSynthesisOutputFormat.Audio24Khz48KBitRateMonoMp3)
     return speech.SpeechSynthesizer(speech_config=config, audio_config=None)
 
 
@@ -63,6 +66,53 @@ def test_the_native_sdk_understands_the_refusals(sandbox: SandboxServer, outcome
     found = synthesizer(sandbox, keys.key(keys.AZURE, outcome)).get_voices_async().get()
     assert found.reason == speech.ResultReason.Canceled
     assert said in found.error_details
+
+
+def test_the_native_sdk_speaks_over_its_websocket(sandbox: SandboxServer) -> None:
+    text = keys.valid_key(keys.AZURE, "one")
+    voice = synthesizer(sandbox, text)
+    first, second = (voice.speak_text_async(words).get() for words in ("Hello & welcome.", "And once more."))
+    assert first.reason == second.reason == speech.ResultReason.SynthesizingAudioCompleted
+    assert first.audio_data[:4] == b"RIFF"
+    assert len(set(first.audio_data)) > 50
+    sound = synthesizer(sandbox, text, mp3_wanted=True).speak_text_async("Hello & welcome.").get().audio_data
+    assert len(mp3.split(sound)) > 10
+    assert [call["units"] for call in sandbox.calls(tag="one")] == [16, 14, 16]
+
+
+@pytest.mark.parametrize("language", ["en-US", "de-DE"])
+def test_the_native_sdks_own_default_voice_is_known(sandbox: SandboxServer, language: str) -> None:
+    config = speech.SpeechConfig(host=sandbox.url, subscription=keys.valid_key(keys.AZURE, "one"))
+    config.speech_synthesis_language = language
+    voice = speech.SpeechSynthesizer(speech_config=config, audio_config=None)
+    assert voice.speak_text_async("Hello").get().reason == speech.ResultReason.SynthesizingAudioCompleted
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (Outcome.INVALID, "Authentication error (401)"),
+        (Outcome.NO_QUOTA_IN_USE, "Authentication error (403)"),
+        (Outcome.RATE_LIMITED, "Too many requests (429)"),
+    ],
+)
+def test_the_websocket_refuses_like_azure(sandbox: SandboxServer, outcome: str, said: str) -> None:
+    spoken = synthesizer(sandbox, keys.key(keys.AZURE, outcome)).speak_text_async("Hello").get()
+    assert spoken.reason == speech.ResultReason.Canceled
+    assert said in spoken.cancellation_details.error_details
+
+
+def test_an_unknown_voice_closes_the_websocket_with_1007(sandbox: SandboxServer) -> None:
+    text = keys.valid_key(keys.AZURE, "one")
+    spoken = synthesizer(sandbox, text, voice="en-US-NobodyNeural").speak_text_async("Hello").get()
+    assert "Error code: 1007" in spoken.cancellation_details.error_details
+
+
+def test_a_websocket_that_breaks_is_noted(sandbox: SandboxServer) -> None:
+    voice = synthesizer(sandbox, keys.key(keys.AZURE, Outcome.BREAKS_MID_STREAM))
+    spoken = voice.speak_text_async("One two three four five six seven.").get()
+    assert spoken.reason == speech.ResultReason.Canceled
+    assert sandbox.calls()[-1]["state"] == "broken"
 
 
 def test_voices_over_http_need_the_key_of_the_region(sandbox: SandboxServer) -> None:
