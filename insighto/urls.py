@@ -13,4 +13,6 @@ admin.site.site_title = "Insighto"
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("accounts/", include("allauth.urls")),
+    path("", include("accounts.urls")),
+    path("settings/provider-keys/", include("provider_keys.urls")),
 ]

@@ -171,20 +171,23 @@ def slot_submit(request: AccountRequest) -> HttpResponse:
         else:
             messages.success(request, "Your selection is now saved")
             return redirect(HOME)
-    return _settings(request, settings_page(request.account), form, status=422)
+    return _settings(request, settings_page(request.account), form)
 
 
 @require_POST
 @require_role(Membership.Role.ADMIN)
 def check_start(request: AccountRequest) -> HttpResponse:
-    selected = list(Connection.objects.of(request.account).filter(slots__account=request.account, removed_at=None))
-    asked = checks.request(
-        account=request.account, connections=selected, trigger=Check.Trigger.PERSON, actor=request.user
-    )
+    refusal, asked = "", []
+    try:
+        asked = checks.request_selected(account=request.account, actor=request.user)
+    except DomainError as error:
+        refusal = str(error)
+    if not asked and not refusal:
+        refusal = "There is no key to check. Choose a connection for each provider and press Submit."
     if request.headers.get("HX-Request"):
-        return _live(request)
-    if not asked:
-        messages.info(request, "There is no key to check. Choose a connection for each provider and press Submit.")
+        return _live(request, refusal)
+    if refusal:
+        messages.warning(request, refusal)
     return redirect(HOME)
 
 
@@ -227,12 +230,11 @@ def _go_home(request: AccountRequest) -> HttpResponse:
 
 
 def _form(request: AccountRequest, whole: str, part: str, context: dict[str, object]) -> HttpResponse:
-    """The page, or only its form when the dialog asks; an answer with errors is not a success."""
-    template = part if request.headers.get("HX-Request") else whole
-    return render(request, template, context, status=422 if request.method == "POST" else 200)
+    """The page, or only its form when the dialog asks."""
+    return render(request, part if request.headers.get("HX-Request") else whole, context)
 
 
-def _settings(request: AccountRequest, page: SettingsPage, form: SlotsForm, status: int = 200) -> HttpResponse:
+def _settings(request: AccountRequest, page: SettingsPage, form: SlotsForm) -> HttpResponse:
     context = _context(request, page) | {"form": form}
     if context["can_manage"] and is_fresh(request):
         # A stale session follows the link, confirms itself and gets the plain page instead of a dialog.
@@ -244,12 +246,13 @@ def _settings(request: AccountRequest, page: SettingsPage, form: SlotsForm, stat
             }
             for card in page.providers
         ]
-    return render(request, "provider_keys/connection_list.html", context, status=status)
+    return render(request, "provider_keys/connection_list.html", context)
 
 
-def _live(request: AccountRequest) -> HttpResponse:
+def _live(request: AccountRequest, refusal: str = "") -> HttpResponse:
     """What changes while checks run, as fragments that find their own places."""
-    return render(request, "provider_keys/_live.html", _context(request, settings_page(request.account)))
+    context = _context(request, settings_page(request.account)) | {"refusal": refusal}
+    return render(request, "provider_keys/_live.html", context)
 
 
 def _switch_page(request: AccountRequest, page: SettingsPage) -> HttpResponse:

@@ -35,7 +35,7 @@ class Help:
     least: str
 
 
-_NOTHING_SELECTED = "Add a connection, choose it above and press Submit."
+_NOTHING_SELECTED = "Add a connection, choose it here and press Submit."
 
 _STATES: Final[Mapping[State, tuple[Tone, str, str, str]]] = {
     State.VALID: ("ok", "{brand} Key Validated Successfully", "", "Valid"),
