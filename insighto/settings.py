@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import django_stubs_ext
 import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
@@ -17,6 +18,8 @@ from django.core.exceptions import ImproperlyConfigured
 from insighto import logging as insighto_logging
 from insighto import production
 from insighto.env import Environment, local_secret
+
+django_stubs_ext.monkeypatch()  # lets classes such as ModelAdmin[Account] name what they are of
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -94,6 +97,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "accounts.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
 ]
 
@@ -115,6 +119,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "insighto.context_processors.site",
+                "accounts.context_processors.account",
             ],
         },
     }
@@ -222,6 +227,8 @@ LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/"
 
+ACCOUNT_ADAPTER = "accounts.adapter.AccountAdapter"
+ACCOUNT_FORMS = {"signup": "accounts.forms.SignupForm"}
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
@@ -233,7 +240,7 @@ ACCOUNT_PREVENT_ENUMERATION = True
 ACCOUNT_CHANGE_EMAIL = True
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
-ACCOUNT_REAUTHENTICATION_TIMEOUT = 600
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 1800  # keys, tokens and routing ask again after this (accounts/freshness.py)
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = urlsplit(PUBLIC_URL).scheme or "https"
 ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXY_COUNT
 MFA_ADAPTER = "provider_keys.mfa.MFAAdapter"
@@ -318,6 +325,7 @@ SANDBOX = env.flag("SANDBOX", default=not PRODUCTION)
 SANDBOX_URL = env.web_address("SANDBOX_URL", "http://127.0.0.1:8010" if SANDBOX and not PRODUCTION else "")
 if not SANDBOX and not PRODUCTION:
     SANDBOX_URL = ""
+RUN_OWN_SANDBOX = SANDBOX and not env.has("SANDBOX_URL")  # for `manage.py dev`
 _azure_sandbox = f"{SANDBOX_URL}/azure/{{region}}"
 OPENAI_BASE_URL = env.web_address(
     "OPENAI_BASE_URL", f"{SANDBOX_URL}/openai/v1" if SANDBOX else "https://api.openai.com/v1"
