@@ -1,6 +1,6 @@
 """Operators' view of money. The ledger is read-only; credits are given by a form that calls the service."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django import forms
@@ -20,7 +20,13 @@ from insighto.lib.errors import DomainError
 GRANT_LIMIT_MICROS = 100_000 * money.MICROS_PER_CREDIT  # 1 000 USD
 
 
-class ReadOnlyAdmin(admin.ModelAdmin[Any]):
+if TYPE_CHECKING:
+    AnyAdmin = admin.ModelAdmin[Any]
+else:
+    AnyAdmin = admin.ModelAdmin  # generic only in the stubs
+
+
+class ReadOnlyAdmin(AnyAdmin):
     """Seen, never touched: what is wrong here is corrected by a transfer."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -153,7 +159,7 @@ class LegAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Price)
-class PriceAdmin(admin.ModelAdmin[Price]):
+class PriceAdmin(AnyAdmin):
     """Rows are added, never changed: a leg keeps the price it started with."""
 
     list_display = ("provider", "model", "unit", "input_micros", "output_micros", "valid_from", "source", "source_date")
