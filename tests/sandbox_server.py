@@ -24,7 +24,7 @@ class SandboxServer:
         self.azure_url = f"{url}/azure/{{region}}"
 
     def control(self, **instruction: Any) -> dict[str, Any]:
-        """`key` or `provider` with `outcome` (None takes it back), `reset=True`, `chunk_delay_s`, `hang_s`, …"""
+        """`key` or `provider` with `outcome` (None takes it back), maybe `times`; `reset=True`; `chunk_delay_s`, …"""
         request = urllib.request.Request(  # noqa: S310 - our own http address
             f"{self.url}/_control", json.dumps(instruction).encode(), {"Content-Type": "application/json"}
         )

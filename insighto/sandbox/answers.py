@@ -18,25 +18,35 @@ _STOP = frozenset([
 _OPENINGS = {
     "greeting": ["Hello, and good to hear from you.", "Hi there, glad you stopped by."],
     "how": [
-        "The short answer about {topic}: start small and keep what works.",
-        "With {topic}, the order of the steps matters more than the speed.",
+        "The short answer to “{topic}”: start small and keep what works.",
+        "With a question like “{topic}”, the order of the steps matters more than the speed.",
     ],
-    "why": ["There are usually two reasons behind {topic}.", "A good part of the answer about {topic} is history."],
-    "what": ["In short, {topic} is easier to understand with an example.", "Here is how I would put {topic}."],
+    "why": [
+        "There are usually two reasons behind “{topic}”.",
+        "A good part of the answer to “{topic}” is history.",
+    ],
+    "what": [
+        "“{topic}” is easiest to understand with an example.",
+        "Here is how I would put “{topic}” in plain words.",
+    ],
     "where": [
-        "For {topic}, it depends a little on where you start.",
-        "Most people find {topic} closer than they think.",
+        "When it comes to “{topic}”, it depends a little on where you start.",
+        "For “{topic}”, the answer is usually closer than people think.",
     ],
-    "order": ["Gladly, here is something on {topic}.", "Of course, let me take {topic} as the subject."],
-    "other": ["Thank you, I have taken note of {topic}.", "That is a fair point about {topic}."],
+    "order": ["Gladly, here is something on “{topic}”.", "Of course, let me take “{topic}” as the subject."],
+    "other": ["Thank you, I have taken note of “{topic}”.", "That is a fair point about “{topic}”."],
 }
 _MIDDLES = [
-    "First, look at what you already have, because most of {topic} is decided there.",
-    "People who deal with {topic} every day tend to agree on one thing: write it down, then try it once.",
-    "A simple picture helps: think of {topic} as a path with two or three clear turns.",
-    "If you remember only one thing about {topic}, let it be the first step.",
-    "It also helps to ask who else cares about {topic}, since they often know the pitfalls.",
-    "In practice {topic} takes less time than expected, and the second attempt goes much better.",
+    "First, look at what you already have, because most of it is decided there.",
+    "People who deal with this every day tend to agree on one thing: write it down, then try it once.",
+    "A simple picture helps: think of it as a path with two or three clear turns.",
+    "If you remember only one thing, let it be the first step.",
+    "It also helps to ask who else cares about it, since they often know the pitfalls.",
+    "In practice it takes less time than expected, and the second attempt goes much better.",
+]
+_WELCOMES = [
+    "I can answer questions, explain things step by step, or simply keep you company.",
+    "Ask me anything you like, and I will do my best to answer in a few sentences.",
 ]
 _ENDINGS = [
     "Would you like me to go into the details?",
@@ -45,23 +55,25 @@ _ENDINGS = [
     "I am happy to go on from here.",
 ]
 _GREETING = re.compile(r"\s*(hi|hello|hey|good (morning|afternoon|evening))\b", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?\n]+")
 _WORD = re.compile(r"[^\W_][\w’'-]*")
 
 
 def compose(prompt: str, *, variant: int = 0) -> str:
     """Four sentences that pick up the words of the prompt. Another `variant` words them another way."""
-    topic = topic_of(prompt)
     seed = hashlib.sha256(f"{variant}|{prompt}".encode("utf-8", "surrogatepass")).digest()
-    first = seed[1] % len(_MIDDLES)
-    second = (first + 1 + seed[2] % (len(_MIDDLES) - 1)) % len(_MIDDLES)
-    openings = _OPENINGS[_kind(prompt)]
+    kind = _kind(prompt)
+    middles = _WELCOMES if kind == "greeting" else _MIDDLES
+    first = seed[1] % len(middles)
+    second = (first + 1 + seed[2] % (len(middles) - 1)) % len(middles)
+    openings = _OPENINGS[kind]
     sentences = [
-        openings[seed[0] % len(openings)],
-        _MIDDLES[first],
-        _MIDDLES[second],
+        openings[seed[0] % len(openings)].replace("{topic}", topic_of(prompt)),
+        middles[first],
+        middles[second],
         _ENDINGS[seed[3] % len(_ENDINGS)],
     ]
-    return " ".join(sentence.format(topic=topic) for sentence in sentences)
+    return " ".join(sentences)
 
 
 def after_tool(result: str) -> str:
@@ -71,10 +83,14 @@ def after_tool(result: str) -> str:
 
 
 def topic_of(prompt: str) -> str:
-    """Up to four telling words of the prompt, in their order."""
-    words = [word for word in _WORD.findall(prompt[:4_000]) if word.lower() not in _STOP and len(word) < 40]
-    chosen = list(dict.fromkeys(words))[:4]
-    return " ".join(chosen).replace("{", "").replace("}", "") if chosen else "your question"
+    """What the prompt's first sentence is about: from its first telling word to its fourth, seven words at most."""
+    for sentence in _SENTENCE_END.split(prompt[:4_000]):
+        words = _WORD.findall(sentence)
+        telling = [place for place, word in enumerate(words) if word.lower() not in _STOP and len(word) < 40]
+        if telling:
+            last = max(place for place in telling[:4] if place < telling[0] + 7)
+            return " ".join(words[telling[0] : last + 1])
+    return "your question"
 
 
 def example(schema: Any, depth: int = 0) -> Any:

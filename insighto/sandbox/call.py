@@ -33,6 +33,7 @@ class Sandbox:
     calls: journal.Journal = field(default_factory=journal.Journal)
     outcomes: dict[str, Outcome] = field(default_factory=dict)  # by key text
     outages: dict[str, Outcome] = field(default_factory=dict)  # by provider
+    left: dict[str, int] = field(default_factory=dict)  # calls until one of these ends, where it does
     _started_with: dict[str, Any] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -43,18 +44,26 @@ class Sandbox:
     def reset(self) -> None:
         self.outcomes.clear()
         self.outages.clear()
+        self.left.clear()
         self.calls.clear()
         for name, value in self._started_with.items():
             setattr(self, name, value)
 
     def outcome_of(self, provider: str, text: str) -> Outcome:
         """An outage of the provider goes before what was said about the key, and that before the key itself."""
-        if provider in self.outages:
-            return self.outages[provider]
-        if text in self.outcomes:
-            return self.outcomes[text]
+        for table, place in ((self.outages, provider), (self.outcomes, text)):
+            if place in table:
+                return self._take(table, place)
         known = keys.read(provider, text)
         return known.outcome if known else Outcome.INVALID
+
+    def _take(self, table: dict[str, Outcome], place: str) -> Outcome:
+        outcome = table[place]
+        if place in self.left:
+            self.left[place] -= 1
+            if self.left[place] <= 0:
+                del self.left[place], table[place]
+        return outcome
 
 
 STATE: web.AppKey[Sandbox] = web.AppKey("sandbox", Sandbox)

@@ -65,6 +65,7 @@ class Outcome(StrEnum):
     NO_USAGE = "no_usage"
     HOSTILE_USAGE = "hostile_usage"
     DOWN_IN_USE = "down_in_use"
+    ERROR_MID_STREAM = "error_mid_stream"
 
 
 _EVERYWHERE: dict[Outcome, str] = {
@@ -99,6 +100,7 @@ OUTCOMES: dict[str, dict[Outcome, str]] = {
         Outcome.NO_QUOTA: "lists models; insufficient_quota in use",
         Outcome.SLOW_DOWN: "503 slow_down",
         Outcome.COUNTRY_BLOCKED: "403, our server's country is not served",
+        Outcome.ERROR_MID_STREAM: "an error message half-way through a stream",
         Outcome.NO_USAGE: "answers without reporting usage",
         Outcome.HOSTILE_USAGE: "reports absurd usage numbers",
     },

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import math
 import struct
@@ -210,6 +211,8 @@ async def chat(call: Call) -> web.StreamResponse:
         options = body.get("stream_options")
         wants_usage = isinstance(options, dict) and options.get("include_usage") is True
         pieces = _chat_stream(shell, choices, usage, wants_usage=wants_usage)
+        if call.outcome is Outcome.ERROR_MID_STREAM:
+            pieces = _then_error(pieces)
         return await faults.send(
             call,
             pieces,
@@ -559,6 +562,12 @@ def _chat_stream(
     if wants_usage and usage is not None:
         yield _event({**head, "choices": [], "usage": usage})
     yield b"data: [DONE]\n\n"
+
+
+def _then_error(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    yield from itertools.islice(pieces, 6)
+    message = "The server had an error while processing your request."
+    yield _event({"error": {"message": message, "type": "server_error", "param": None, "code": None}})
 
 
 def _responses_stream(

@@ -164,10 +164,13 @@ def _apply(sandbox: Sandbox, body: dict[str, Any]) -> None:
     place = str(body["key"])[:512] if "key" in body else str(body["provider"])
     if table is sandbox.outages and place not in keys.PROVIDERS:
         raise ValueError
+    sandbox.left.pop(place, None)
     if outcome is None:
         table.pop(place, None)
     elif len(table) < 1_000 or place in table:
         table[place] = outcome
+        if "times" in body:
+            sandbox.left[place] = max(1, int(body["times"]))
 
 
 async def _sink(request: web.Request) -> web.Response:

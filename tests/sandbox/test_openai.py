@@ -261,6 +261,12 @@ def test_a_stream_can_break_be_slow_or_never_begin(sandbox: SandboxServer) -> No
         assert time.monotonic() - started >= 0.009 * (len(chunks) - 1)
 
 
+def test_an_error_can_come_inside_a_stream(sandbox: SandboxServer) -> None:
+    with client(sandbox, Outcome.ERROR_MID_STREAM) as api, pytest.raises(openai.APIError) as refused:
+        list(api.chat.completions.create(model=MODEL, messages=ASK, stream=True))
+    assert not isinstance(refused.value, openai.APIStatusError)
+
+
 def test_usage_can_be_missing_or_absurd(sandbox: SandboxServer) -> None:
     options: Any = {"stream": True, "stream_options": {"include_usage": True}}
     with client(sandbox, Outcome.NO_USAGE) as api:

@@ -1,3 +1,4 @@
+import asyncio
 import io
 import re
 import subprocess
@@ -10,7 +11,8 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from insighto.sandbox import keys
+from insighto.sandbox import keys, server
+from insighto.sandbox.call import Sandbox
 from insighto.sandbox.journal import KEPT, Journal
 from insighto.sandbox.keys import Outcome
 from tests import sandbox_server
@@ -48,6 +50,19 @@ def test_a_whole_provider_can_be_down(sandbox: SandboxServer) -> None:
     sandbox.reset()
     assert models(sandbox, text).status_code == 200
     assert len(sandbox.calls()) == 1
+
+
+def test_trouble_can_last_for_a_number_of_calls(sandbox: SandboxServer) -> None:
+    text = keys.valid_key(keys.OPENAI, "one")
+    sandbox.control(provider=keys.OPENAI, outcome="down", times=2)
+    assert [models(sandbox, text).status_code for _ in range(3)] == [500, 500, 200]
+    sandbox.control(key=text, outcome="rate_limited", times=1)
+    assert [models(sandbox, text).status_code for _ in range(2)] == [429, 200]
+
+
+def test_it_only_listens_on_this_machine() -> None:
+    with pytest.raises(ValueError, match="only listens on this machine"):
+        asyncio.run(server.serve(Sandbox(), port=0, ready=print, host="0.0.0.0"))  # noqa: S104 - must be refused
 
 
 def test_a_pasted_real_looking_key_can_be_made_valid(sandbox: SandboxServer) -> None:
