@@ -28,7 +28,7 @@ _LOCK_OVERDUE = """
 SELECT leg.id, leg.request_id, leg.state, leg.payer_id, leg.price_id, leg.hold_id, coalesce(hold.amount_micros, 0),
        leg.input_units, leg.output_units, leg.cost_micros, leg.estimate_micros
 FROM billing_leg AS leg LEFT JOIN billing_transfer AS hold ON hold.id = leg.hold_id
-WHERE leg.state = 'dispatched' AND leg.deadline_at < clock_timestamp() ORDER BY leg.id LIMIT %s
+WHERE leg.state = 'dispatched' AND leg.deadline_at < statement_timestamp() ORDER BY leg.id LIMIT %s
 FOR NO KEY UPDATE OF leg SKIP LOCKED
 """
 
@@ -36,7 +36,7 @@ _INSERT_REQUESTS = """
 INSERT INTO billing_request (id, account_id, api_key_id, user_id, endpoint, streamed, assistant_id, state, http_status,
                              error_code, created_at, finished_at)
 SELECT id, account_id, api_key_id, user_id, endpoint, streamed, assistant_id, state, http_status, error_code,
-       clock_timestamp(), CASE WHEN state = 'refused' THEN clock_timestamp() END
+       statement_timestamp(), CASE WHEN state = 'refused' THEN statement_timestamp() END
 FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::bigint[], %s::text[], %s::boolean[], %s::uuid[], %s::text[],
             %s::smallint[], %s::text[])
      AS ask(id, account_id, api_key_id, user_id, endpoint, streamed, assistant_id, state, http_status, error_code)
@@ -54,10 +54,10 @@ INSERT INTO billing_leg (id, request_id, account_id, kind, provider, model, voic
                          upstream_request_id, is_flagged, created_at, dispatched_at, finished_at, deadline_at)
 SELECT id, request_id, account_id, kind, provider, model, voice, funding_source, payer_id,
        connection_id, connection_name, secret_version, reason, price_id, hold_id, state,
-       0, 0, 0, 0, '', 0, '', false, clock_timestamp(),
-       CASE WHEN state = 'dispatched' THEN clock_timestamp() END,
-       CASE WHEN state = 'refused' THEN clock_timestamp() END,
-       CASE WHEN state = 'dispatched' THEN clock_timestamp() + make_interval(secs => deadline_s) END
+       0, 0, 0, 0, '', 0, '', false, statement_timestamp(),
+       CASE WHEN state = 'dispatched' THEN statement_timestamp() END,
+       CASE WHEN state = 'refused' THEN statement_timestamp() END,
+       CASE WHEN state = 'dispatched' THEN statement_timestamp() + make_interval(secs => deadline_s) END
 FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[],
             %s::uuid[], %s::uuid[], %s::text[], %s::integer[], %s::text[], %s::uuid[], %s::uuid[], %s::text[],
             %s::integer[])
@@ -76,8 +76,8 @@ WITH ask AS (
 UPDATE billing_leg AS leg
 SET input_units = greatest(leg.input_units, ask.input_units),
     output_units = greatest(leg.output_units, ask.output_units),
-    usage_source = 'checkpoint', checkpoint_at = clock_timestamp(),
-    deadline_at = greatest(leg.deadline_at, clock_timestamp() + make_interval(secs => %s))
+    usage_source = 'checkpoint', checkpoint_at = statement_timestamp(),
+    deadline_at = greatest(leg.deadline_at, statement_timestamp() + make_interval(secs => %s))
 FROM ask JOIN locked USING (id) WHERE leg.id = ask.id AND leg.state = 'dispatched'
 RETURNING 1
 """
@@ -96,12 +96,12 @@ WITH done AS (
         cache_write_units = done.cache_write_units, output_units = done.output_units,
         usage_source = done.usage_source, cost_micros = done.cost_micros, estimate_micros = done.estimate_micros,
         upstream_status = done.upstream_status, upstream_request_id = done.upstream_request_id,
-        first_byte_at = done.first_byte_at, is_flagged = done.is_flagged, finished_at = clock_timestamp()
+        first_byte_at = done.first_byte_at, is_flagged = done.is_flagged, finished_at = statement_timestamp()
     FROM done WHERE leg.id = done.id
 )
 UPDATE billing_request AS request
 SET state = done.request_state, http_status = done.http_status, error_code = done.error_code,
-    finished_at = clock_timestamp()
+    finished_at = statement_timestamp()
 FROM done WHERE request.id = done.request_id AND done.request_state <> '' AND request.state = 'running'
 RETURNING 1
 """
