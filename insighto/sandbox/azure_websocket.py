@@ -13,7 +13,7 @@ from aiohttp import WSMsgType, web
 
 from insighto.sandbox import audio, azure_speech, faults, journal
 from insighto.sandbox.azure_speech import PREFIX, PROVIDER, Spoken
-from insighto.sandbox.call import USE, Call, Handler, endpoint
+from insighto.sandbox.call import CHECK, USE, Call, Handler, endpoint
 from insighto.sandbox.keys import Outcome
 
 PATH = "/cognitiveservices/websocket/v1"
@@ -33,7 +33,12 @@ class Message:
 
 def routes() -> list[tuple[str, str, Handler]]:
     handler = endpoint(PROVIDER, USE, converse)
-    return [("GET", prefix + PATH, handler) for prefix in ("", "/tts", PREFIX, f"{PREFIX}/tts")]
+    found = [("GET", prefix + PATH, handler) for prefix in ("", "/tts", PREFIX, f"{PREFIX}/tts")]
+    return [*found, ("*", PREFIX + "/{rest:.*}", endpoint(PROVIDER, CHECK, nowhere))]
+
+
+async def nowhere(call: Call) -> web.StreamResponse:
+    return web.Response(status=404, headers=call.headers)
 
 
 def read_message(text: str) -> Message:

@@ -122,6 +122,7 @@ def routes() -> list[tuple[str, str, Handler]]:
         ("GET", f"{PREFIX}/v2/voices", endpoint(PROVIDER, CHECK, voices)),
         ("POST", PREFIX + "/v1/text-to-speech/{voice_id}", endpoint(PROVIDER, USE, speak)),
         ("POST", PREFIX + "/v1/text-to-speech/{voice_id}/stream", endpoint(PROVIDER, USE, stream)),
+        ("*", PREFIX + "/{rest:.*}", endpoint(PROVIDER, CHECK, nowhere)),
     ]
 
 
@@ -207,6 +208,10 @@ async def voices(call: Call) -> web.StreamResponse:
             call, {"voices": listed, "has_more": False, "total_count": len(listed), "next_page_token": None}
         )
     return answer_json(call, {"voices": listed})
+
+
+async def nowhere(call: Call) -> web.StreamResponse:
+    return answer_json(call, {"detail": "Not Found"}, status=404)
 
 
 async def speak(call: Call) -> web.StreamResponse:

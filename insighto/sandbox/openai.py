@@ -166,6 +166,7 @@ def routes() -> list[tuple[str, str, Handler]]:
         ("POST", f"{PREFIX}/responses", endpoint(PROVIDER, USE, responses)),
         ("POST", f"{PREFIX}/embeddings", endpoint(PROVIDER, USE, embeddings)),
         ("POST", f"{PREFIX}/audio/speech", endpoint(PROVIDER, USE, speech)),
+        ("*", PREFIX + "/{rest:.*}", endpoint(PROVIDER, CHECK, nowhere)),
     ]
 
 
@@ -173,6 +174,10 @@ async def list_models(call: Call) -> web.StreamResponse:
     return answer_json(
         call, {"object": "list", "data": [_model(name) for name in MODELS]}, headers=_account_headers(call)
     )
+
+
+async def nowhere(call: Call) -> web.StreamResponse:
+    return error(call, 404, f"Invalid URL ({call.request.method} {call.request.path[:200]})")
 
 
 async def one_model(call: Call) -> web.StreamResponse:

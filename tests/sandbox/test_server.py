@@ -121,6 +121,23 @@ def test_the_page_lists_every_key_and_the_last_calls(sandbox: SandboxServer) -> 
     assert not re.search(r"<script|style=|\son\w+=", answer.text)
 
 
+@pytest.mark.parametrize(
+    ("provider", "address", "header"),
+    [
+        (keys.OPENAI, "/openai/v1/files", "Authorization"),
+        (keys.ELEVENLABS, "/elevenlabs/v1/user", "xi-api-key"),
+        (keys.AZURE, "/azure/westeurope/elsewhere", "Ocp-Apim-Subscription-Key"),
+    ],
+)
+def test_a_path_that_is_not_served_is_a_404_and_in_the_journal(
+    sandbox: SandboxServer, provider: str, address: str, header: str
+) -> None:
+    text = keys.valid_key(provider, "one")
+    value = f"Bearer {text}" if header == "Authorization" else text
+    assert httpx.get(sandbox.url + address, headers={header: value}, trust_env=False).status_code == 404
+    assert [(call["path"], call["tag"], call["status"]) for call in sandbox.calls()] == [(address, "one", 404)]
+
+
 def test_a_path_with_markup_stays_text_on_the_page(sandbox: SandboxServer) -> None:
     models(sandbox, "x")
     httpx.post(
