@@ -50,7 +50,11 @@ def session(base_url: str) -> aiohttp.ClientSession:
     It carries no credentials: those belong to the single request.
     """
     connector = aiohttp.TCPConnector(
-        ssl=_tls(), socket_factory=guard(base_url), use_dns_cache=False, limit=0, enable_cleanup_closed=False
+        ssl=_tls() if base_url.startswith("https:") else True,
+        socket_factory=guard(base_url),
+        use_dns_cache=False,
+        limit=0,
+        enable_cleanup_closed=False,
     )
     return aiohttp.ClientSession(
         connector=connector,

