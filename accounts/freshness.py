@@ -42,7 +42,7 @@ def require_fresh(*, back_to: str) -> Callable[[View[P]], View[P]]:
 
     def decorate(view: View[P]) -> View[P]:
         @wraps(view)
-        def guarded(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        def guarded(request: Any, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
             if is_fresh(request):
                 return view(request, *args, **kwargs)
             come_back = request.get_full_path() if request.method == "GET" else reverse(back_to)

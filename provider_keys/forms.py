@@ -97,8 +97,8 @@ class SlotsForm(forms.Form):
 
 
 def _label(item: Any) -> str:
-    """ "Production · ····4f2a · westeurope"."""
+    """ "Production · …4f2a · westeurope"."""
     if item.is_placeholder:
         return f"{item.name} · Not used"
-    tail = f" · ····{item.last_four}" if item.last_four else ""
+    tail = f" · …{item.last_four}" if item.last_four else ""
     return f"{item.name}{tail}" + (f" · {item.region}" if item.region else "")

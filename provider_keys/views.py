@@ -21,7 +21,7 @@ from insighto.lib.errors import DomainError
 from provider_keys import impact, pasted, wording
 from provider_keys.errors import SwitchRefused
 from provider_keys.forms import ConnectionForm, NameForm, SlotsForm
-from provider_keys.models import Check, Connection, Provider
+from provider_keys.models import Connection, Provider
 from provider_keys.readiness import BRANDS, ConnectionFacts, State
 from provider_keys.selectors import ProviderCard, SettingsPage, settings_page
 from provider_keys.services import checks, connections, slots, switch
@@ -122,9 +122,7 @@ def connection_rename(request: AccountRequest, connection_id: uuid.UUID) -> Http
 @require_fresh(back_to=HOME)
 def connection_replace(request: AccountRequest, connection_id: uuid.UUID) -> HttpResponse:
     connection = _connection(request, connection_id)
-    form = ConnectionForm(
-        request.POST or None, provider=connection.provider, region=connection.region, with_name=False
-    )
+    form = ConnectionForm(request.POST or None, provider=connection.provider, region=connection.region, with_name=False)
     if request.method == "POST" and form.is_valid():
         try:
             connections.replace_secret(connection=connection, actor=request.user, **form.cleaned_data)

@@ -168,7 +168,7 @@ HELP: Final[Mapping[str, Help]] = {
             "Choose Create Key and restrict it to the permissions below.",
             "Copy it at once: ElevenLabs shows it only this time.",
         ),
-        least="Least privilege: Text to Speech – Access, Voices – Read, Models – Read, User – Read. Set a credit limit.",
+        least="Least privilege: Text to Speech – Access, Voices – Read, Models – Read, User – Read. Set a limit.",
     ),
 }
 
