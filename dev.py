@@ -190,11 +190,11 @@ def command_test(rest: Sequence[str]) -> int:
     parallel = [] if any(option.startswith(("-n", "--numprocesses", "--pdb")) for option in rest) else ["-n", "2"]
     nothing_collected = 5
     results = []
-    for database, browser_tests in (("sqlite", "on"), ("postgres", "off")):
+    for database, once in (("sqlite", "on"), ("postgres", "off")):
         print(f"\nTests on {database}", flush=True)
         env |= {
             "INSIGHTO_TEST_DB": database,
-            "INSIGHTO_TEST_BROWSER": os.environ.get("INSIGHTO_TEST_BROWSER", browser_tests),
+            "INSIGHTO_TEST_ONCE": os.environ.get("INSIGHTO_TEST_ONCE", once),
         }
         code = run(PYTHON, "-m", "pytest", *parallel, *rest, env=env)
         if code not in {0, nothing_collected}:

@@ -90,8 +90,8 @@ sys.addaudithook(_refuse_network)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Races prove nothing on SQLite; a browser sees the same pages on either database."""
     left_out = set() if ON_POSTGRES else {"postgres"}
-    if os.environ.get("INSIGHTO_TEST_BROWSER") == "off":
-        left_out.add("browser")
+    if os.environ.get("INSIGHTO_TEST_ONCE") == "off":
+        left_out |= {"browser", "once"}
     deselected = [item for item in items if any(item.get_closest_marker(name) for name in left_out)]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
