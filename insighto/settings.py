@@ -340,6 +340,11 @@ AZURE_SPEECH_STS_URL = env.web_address(
     "AZURE_SPEECH_STS_URL", _azure_sandbox if SANDBOX else "https://{region}.api.cognitive.microsoft.com"
 )
 
+# How long a provider may take to begin an answer, and to be silent in the middle of one; requests served at once.
+UPSTREAM_FIRST_BYTE_S = env.whole("UPSTREAM_FIRST_BYTE_S", default=120, minimum=1, maximum=900)
+UPSTREAM_IDLE_S = env.whole("UPSTREAM_IDLE_S", default=45, minimum=1, maximum=55)
+GATEWAY_MAX_IN_FLIGHT = env.whole("GATEWAY_MAX_IN_FLIGHT", default=1000, minimum=1, maximum=20000)
+
 # --- Static files --------------------------------------------------------------------------------------------
 
 STATIC_URL = "/static/"
