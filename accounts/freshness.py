@@ -8,7 +8,7 @@ replay it, and that POST may carry a provider key.
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, cast
 from urllib.parse import urlencode
 
 from allauth.account import app_settings
@@ -53,6 +53,6 @@ def require_fresh(*, back_to: str) -> Callable[[View[P]], View[P]]:
                 return HttpResponseClientRedirect(target)
             return HttpResponseRedirect(target)
 
-        return guarded
+        return cast("View[P]", guarded)
 
     return decorate

@@ -19,7 +19,7 @@ V = TypeVar("V", bound=Callable[..., Any])
 class AccountRequest(HttpRequest):
     """A request that passed `require_role`: somebody is signed in and in an account."""
 
-    user: User  # type: ignore[assignment]
+    user: User
     account: Account
     membership: Membership
     memberships: list[Membership]

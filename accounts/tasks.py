@@ -1,7 +1,6 @@
 """The clockwork of the outbox, and the mails of accounts."""
 
 from datetime import timedelta
-from uuid import UUID
 
 from celery import shared_task
 
@@ -18,17 +17,9 @@ def forget_done_outbox() -> None:
     outbox.forget_done()
 
 
-@shared_task(name="accounts.send_invitation")
+@shared_task(name=members.INVITATION)
 def send_invitation(entry_id: str) -> None:
-    held = outbox.claim(UUID(entry_id))
-    if held is None:
-        return
-    try:
-        invitations.send(int(held.subject))
-    except OSError:  # the mail server: the entry comes back later
-        outbox.fail(held)
-    else:
-        outbox.finish(held)
+    outbox.work(members.INVITATION, entry_id, lambda subject: invitations.send(int(subject)))
 
 
-outbox.register(members.INVITATION, task="accounts.send_invitation", lease=timedelta(minutes=2))
+outbox.register(members.INVITATION, task=members.INVITATION, lease=timedelta(minutes=2))
