@@ -1,6 +1,7 @@
 """Accounts with credits, keys and prices for the stories about money."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -10,7 +11,7 @@ from billing.leg_records import Opening, Settlement
 from billing.money import MICROS_PER_CREDIT
 from billing.pricing import PriceRow, Usage
 from billing.routing import Decision
-from billing.services import ledger, prices
+from billing.services import ledger, legs, prices
 from insighto.lib import ids
 from provider_keys.models import Connection, Credential, PlatformCredential, Slot
 
@@ -101,3 +102,13 @@ def opening(account: Account, price: PriceRow | None, **fields: object) -> Openi
 
 def settlement(leg_id: UUID, usage: Usage | None = None, **fields: object) -> Settlement:
     return Settlement(leg_id=leg_id, usage=usage or Usage(1000, 0, 0, 100), **fields)  # type: ignore[arg-type]
+
+
+def settle_all(settlements: Sequence[Settlement]) -> list[Any]:
+    """`legs.settle_many`, for stories that know their legs exist."""
+    return list(legs.settle_many(settlements))
+
+
+def open_all(openings: Sequence[Opening]) -> list[Any]:
+    """`legs.open_many`, for stories that say themselves which answer is a refusal."""
+    return list(legs.open_many(openings))

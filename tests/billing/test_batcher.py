@@ -7,18 +7,19 @@ from insighto.lib.batcher import Batcher, Overloaded
 
 
 def test_what_queues_during_a_run_goes_together_in_order():
-    batches, gate = [], threading.Event()
+    batches: list[list[int]] = []
+    started, gate = threading.Event(), threading.Event()
 
     def run(asks):
         batches.append(list(asks))
+        started.set()
         gate.wait(5)
         return [ask * 2 for ask in asks]
 
     async def story():
         batcher = Batcher(run, "test", max_batch=4)
         first = asyncio.create_task(batcher.submit(0))
-        while not batches:
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(started.wait, 5)
         rest = [asyncio.create_task(batcher.submit(number)) for number in range(1, 7)]
         await asyncio.sleep(0)
         gate.set()
@@ -69,7 +70,7 @@ def test_a_caller_that_left_does_not_disturb_the_others():
 
 def test_close_finishes_what_is_queued():
     async def story():
-        batcher = Batcher(lambda asks: asks, "test")
+        batcher: Batcher[int, int] = Batcher(lambda asks: asks, "test")
         tasks = [asyncio.create_task(batcher.submit(number)) for number in range(50)]
         await asyncio.sleep(0)
         await asyncio.to_thread(batcher.close)

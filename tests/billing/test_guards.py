@@ -24,8 +24,8 @@ def history(account):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_history_cannot_be_changed_or_deleted(history, table):
-    refuses(f"UPDATE {table} SET {TABLES[table]} = 1")
-    refuses(f"DELETE FROM {table}")
+    refuses(f"UPDATE {table} SET {TABLES[table]} = 1")  # noqa: S608
+    refuses(f"DELETE FROM {table}")  # noqa: S608
 
 
 @pytest.mark.parametrize("model", [Transfer, Price])
@@ -39,7 +39,7 @@ def test_the_orm_cannot_change_history_either(history, model):
 @pytest.mark.parametrize("table", TABLES)
 def test_history_cannot_be_replaced_or_emptied(history, table):
     if connection.vendor == "sqlite":
-        refuses(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}")
+        refuses(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table}")  # noqa: S608
     else:
         with connection.cursor() as cursor:
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # else this transaction's own rows already forbid it

@@ -1,6 +1,7 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
@@ -12,16 +13,16 @@ from billing.leg_records import Opened, Refusal
 from billing.models import LedgerAccount, Leg, Price, Request, Transfer
 from billing.pricing import Usage
 from billing.routing import Decision
-from billing.services import leg_statements, ledger, legs, prices, sweeper, verification
+from billing.services import ledger, leg_statements, legs, prices, sweeper, verification
 from insighto.lib import ids
-from tests.billing.conftest import CREDIT, opening, settlement
+from tests.billing.conftest import CREDIT, open_all, opening, settle_all, settlement
 
 USED = Usage(1000, 0, 0, 100)
 
 
 def open_one(account, price, **fields):
     asked = opening(account, price, **fields)
-    [answer] = legs.open_many([asked])
+    [answer] = open_all([asked])
     return asked, answer
 
 
@@ -39,9 +40,9 @@ def test_a_leg_on_credits_is_held_sent_and_charged_its_price(account, price):
     assert ledger.balance(account) == 99 * CREDIT
     leg = Leg.objects.get(pk=asked.leg_id)
     assert (leg.state, leg.hold_id, leg.price_id) == ("dispatched", asked.leg_id, price.id)
-    assert leg.deadline_at - leg.dispatched_at == timedelta(seconds=180)
+    assert leg.deadline_at == leg.dispatched_at + timedelta(seconds=180)  # type: ignore[operator]
 
-    [settled] = legs.settle_many([settlement(asked.leg_id, upstream_request_id="req_1", upstream_status=200)])
+    [settled] = settle_all([settlement(asked.leg_id, upstream_request_id="req_1", upstream_status=200)])
 
     cost = pricing.cost_micros(price, USED)
     assert (settled.cost_micros, settled.estimate_micros) == (cost, None)
@@ -56,8 +57,8 @@ def test_a_leg_on_credits_is_held_sent_and_charged_its_price(account, price):
 
 def test_settling_twice_gives_the_first_result(account, price):
     asked, _ = open_one(account, price)
-    [first] = legs.settle_many([settlement(asked.leg_id)])
-    again = legs.settle_many(
+    [first] = settle_all([settlement(asked.leg_id)])
+    again = settle_all(
         [settlement(asked.leg_id, Usage(9, 0, 0, 9)), settlement(asked.leg_id, outcome="void", request_state="failed")]
     )
 
@@ -68,21 +69,21 @@ def test_settling_twice_gives_the_first_result(account, price):
 
 def test_two_settlements_of_one_leg_in_one_batch_count_once(account, price):
     asked, _ = open_one(account, price)
-    first, second = legs.settle_many([settlement(asked.leg_id), settlement(asked.leg_id, Usage(5))])
+    first, second = settle_all([settlement(asked.leg_id), settlement(asked.leg_id, Usage(5))])
     assert (first.is_repeat, second.is_repeat) == (False, True)
     assert first.cost_micros == second.cost_micros == pricing.cost_micros(price, USED)
 
 
 def test_explicit_zero_usage_costs_nothing(account, price):
     asked, _ = open_one(account, price)
-    [settled] = legs.settle_many([settlement(asked.leg_id, Usage(0, 0, 0, 0))])
+    [settled] = settle_all([settlement(asked.leg_id, Usage(0, 0, 0, 0))])
     assert settled.cost_micros == 0
     assert ledger.balance(account) == 100 * CREDIT
 
 
 def test_a_void_leg_costs_nothing_whatever_it_used(account, price):
     asked, _ = open_one(account, price)
-    [settled] = legs.settle_many(
+    [settled] = settle_all(
         [settlement(asked.leg_id, outcome="void", request_state="failed", http_status=502, error_code="provider_down")]
     )
     assert settled.cost_micros == 0
@@ -93,7 +94,7 @@ def test_a_void_leg_costs_nothing_whatever_it_used(account, price):
 
 def test_opening_again_changes_nothing_and_says_so(account, price):
     asked, _ = open_one(account, price)
-    [again] = legs.open_many([asked])
+    [again] = open_all([asked])
     assert again == Opened(asked.leg_id, asked.leg_id, is_repeat=True)
     assert ledger.balance(account) == 99 * CREDIT
     assert Leg.objects.count() == Request.objects.count() == 1
@@ -111,7 +112,7 @@ def test_without_credits_the_request_is_recorded_as_refused_and_nothing_is_sent(
     assert not Transfer.objects.filter(owner=account).exists()
 
     ledger.grant(account=account, amount_micros=CREDIT, reason="", actor=None, idempotency_key="late")
-    [again] = legs.open_many([asked])
+    [again] = open_all([asked])
     assert isinstance(again, InsufficientCredits)
     assert ledger.balance(account) == CREDIT
 
@@ -129,7 +130,7 @@ def test_a_leg_on_an_own_key_holds_nothing_and_works_at_zero_balance(make_accoun
     asked, answer = open_one(account, price, decision=own_key(account, link))
     assert answer == Opened(asked.leg_id, None)
 
-    [settled] = legs.settle_many([settlement(asked.leg_id)])
+    [settled] = settle_all([settlement(asked.leg_id)])
 
     assert (settled.cost_micros, settled.estimate_micros) == (0, pricing.cost_micros(price, USED))
     assert not Transfer.objects.filter(owner=account).exists()
@@ -139,7 +140,7 @@ def test_a_leg_on_an_own_key_holds_nothing_and_works_at_zero_balance(make_accoun
 def test_an_own_key_leg_of_a_model_without_a_price_has_no_estimate(make_account, connect):
     account = make_account()
     asked, _ = open_one(account, None, decision=own_key(account, connect(account)))
-    [settled] = legs.settle_many([settlement(asked.leg_id)])
+    [settled] = settle_all([settlement(asked.leg_id)])
     assert (settled.cost_micros, settled.estimate_micros) == (0, None)
 
 
@@ -177,15 +178,15 @@ def test_a_price_that_changes_in_mid_request_does_not_change_the_charge(account,
         source_date=timezone.now().date(),
     )
     prices.forget()
-    assert prices.in_force("openai", "gpt-4o-mini").id != price.id
+    assert prices.in_force("openai", "gpt-4o-mini") != price
 
-    [settled] = legs.settle_many([settlement(asked.leg_id)])
+    [settled] = settle_all([settlement(asked.leg_id)])
     assert settled.cost_micros == pricing.cost_micros(price, USED)
 
 
 def test_above_the_hold_the_rest_is_taken_from_the_balance(account, price):
     asked, _ = open_one(account, price, hold_micros=1)
-    [settled] = legs.settle_many([settlement(asked.leg_id)])
+    [settled] = settle_all([settlement(asked.leg_id)])
     assert settled.cost_micros == pricing.cost_micros(price, USED)
     assert ledger.balance(account) == 100 * CREDIT - settled.cost_micros
     assert verification.verify() == []
@@ -194,7 +195,7 @@ def test_above_the_hold_the_rest_is_taken_from_the_balance(account, price):
 def test_above_the_hold_and_beyond_the_balance_the_rest_is_written_off(make_account, price):
     account = make_account(credits=1)
     asked, _ = open_one(account, price)
-    [settled] = legs.settle_many([settlement(asked.leg_id, Usage(1_000_000))])
+    [settled] = settle_all([settlement(asked.leg_id, Usage(1_000_000))])
     assert settled.cost_micros == CREDIT
     assert ledger.balance(account) == 0
     assert Transfer.objects.get(owner=account, kind="writeoff").amount_micros == 14 * CREDIT
@@ -204,7 +205,7 @@ def test_above_the_hold_and_beyond_the_balance_the_rest_is_written_off(make_acco
 def test_usage_that_cannot_be_true_is_charged_as_the_checkpoint_and_flagged(account, price):
     asked, _ = open_one(account, price)
     legs.checkpoint_many([(asked.leg_id, USED)])
-    [settled] = legs.settle_many([settlement(asked.leg_id, Usage(-5))])
+    [settled] = settle_all([settlement(asked.leg_id, Usage(-5))])
     assert settled.cost_micros == pricing.cost_micros(price, USED)
     assert Leg.objects.get(pk=asked.leg_id).is_flagged
 
@@ -220,17 +221,17 @@ def test_checkpoints_never_go_back_and_keep_a_living_leg_from_the_sweeper(accoun
 
 
 def test_an_unknown_leg_cannot_be_settled(db):
-    [answer] = legs.settle_many([settlement(ids.new())])
+    [answer] = settle_all([settlement(ids.new())])
     assert isinstance(answer, LegUnknown)
 
 
 def test_a_batch_of_many_is_answered_in_order(make_account, price):
     account = make_account(credits=5)
     asked = [opening(account, price) for _ in range(8)]
-    answers = legs.open_many(asked)
+    answers = open_all(asked)
     assert [isinstance(answer, Opened) for answer in answers] == [True] * 5 + [False] * 3
     assert [answer.leg_id for answer in answers[:5]] == [each.leg_id for each in asked[:5]]
-    settled = legs.settle_many([settlement(each.leg_id, Usage(index)) for index, each in enumerate(asked[:5])])
+    settled = settle_all([settlement(each.leg_id, Usage(index)) for index, each in enumerate(asked[:5])])
     assert [each.cost_micros for each in settled] == [15 * index for index in range(5)]
     assert verification.verify() == []
 
@@ -275,7 +276,7 @@ def test_a_settlement_that_comes_after_the_sweeper_changes_nothing(account, pric
     asked, _ = open_one(account, price)
     overdue(asked.leg_id)
     sweeper.sweep()
-    [late] = legs.settle_many([settlement(asked.leg_id)])
+    [late] = settle_all([settlement(asked.leg_id)])
     assert (late.cost_micros, late.is_repeat) == (0, True)
     assert ledger.balance(account) == 100 * CREDIT
 
@@ -327,13 +328,13 @@ def test_a_crash_at_any_step_leaves_all_or_nothing(account, price, monkeypatch, 
 
     monkeypatch.setattr(module, name, crash)
     with pytest.raises(Crash):
-        legs.open_many([asked]) if (module, name) in OPENING_STEPS else legs.settle_many([settlement(asked.leg_id)])
+        legs.open_many([asked]) if (module, name) in OPENING_STEPS else settle_all([settlement(asked.leg_id)])
     monkeypatch.undo()
 
     assert before == (ledger.balance(account), Transfer.objects.count(), Leg.objects.values_list("state").first())
     assert verification.verify() == []
     legs.open_many([asked])
-    [settled] = legs.settle_many([settlement(asked.leg_id)])
+    [settled] = settle_all([settlement(asked.leg_id)])
     assert ledger.balance(account) == 100 * CREDIT - settled.cost_micros
 
 
@@ -368,9 +369,9 @@ def test_the_same_leg_from_many_senders_is_held_once(transactional_db, account, 
 
     def send(_):
         try:
-            return legs.open_many([asked])[0]
+            return open_all([asked])[0]
         except DatabaseError:
-            return legs.open_many([asked])[0]  # as the batcher does: once more, alone
+            return open_all([asked])[0]  # as the batcher does: once more, alone
 
     with ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(closing_connection(send), range(24)))
@@ -383,11 +384,11 @@ def test_the_same_leg_from_many_senders_is_held_once(transactional_db, account, 
 def test_torture_holds_settlements_voids_and_sweepers_at_once(transactional_db, make_account, price):
     accounts = [make_account(credits=20) for _ in range(3)]
     dice = random.Random(20261123)
-    open_ids: list = []
+    open_ids: list[UUID] = []
 
     def live(number):
         asked = [opening(dice.choice(accounts), price, hold_micros=dice.randint(1, 2 * CREDIT)) for _ in range(5)]
-        answers = legs.open_many(asked)
+        answers = open_all(asked)
         sent = [answer.leg_id for answer in answers if isinstance(answer, Opened)]
         dice.shuffle(sent)
         abandoned, kept = sent[:2], sent[2:]

@@ -24,7 +24,16 @@ def test_one_leg_is_rounded_once_and_up():
 
 
 @pytest.mark.parametrize(
-    "usage", [Usage(-1), Usage(1, 2), Usage(2, 1, 2), Usage(2**40 + 1), Usage(1.5), Usage(True), Usage(0, 0, 0, -5)]
+    "usage",
+    [
+        Usage(-1),
+        Usage(1, 2),
+        Usage(2, 1, 2),
+        Usage(2**40 + 1),
+        Usage(1.5),  # type: ignore[arg-type]
+        Usage(True),
+        Usage(0, 0, 0, -5),
+    ],
 )
 def test_hostile_usage_is_refused(usage):
     with pytest.raises(AmountOutOfRange):
@@ -39,8 +48,17 @@ def test_a_price_that_makes_an_impossible_amount_is_refused():
 
 def test_long_input_costs_more_where_the_model_says_so():
     row = next(row for row in BOOK if row["model"] == "gpt-6-sol")
-    sol = PriceRow(UUID(int=4), "openai", "gpt-6-sol", "tokens", row["input_micros"], output_micros=row["output_micros"],
-                   long_input_above_units=272_000, long_input_percent=200, long_output_percent=150)  # fmt: skip
+    sol = PriceRow(
+        UUID(int=4),
+        "openai",
+        "gpt-6-sol",
+        "tokens",
+        row["input_micros"],
+        output_micros=row["output_micros"],
+        long_input_above_units=272_000,
+        long_input_percent=200,
+        long_output_percent=150,
+    )
     assert pricing.cost_micros(sol, Usage(272_000, 0, 0, 1_000)) == 272_000 * 200 + 1_000 * 1_000
     assert pricing.cost_micros(sol, Usage(272_001, 0, 0, 1_000)) == 272_001 * 400 + 1_000 * 1_500
 

@@ -8,15 +8,20 @@ from billing.leg_records import Refusal
 from billing.services import legs
 from insighto.lib import ids, postgres
 from provider_keys.models import Credential
-from tests.billing.conftest import CREDIT, opening, settlement
+from tests.billing.conftest import CREDIT, opening, settle_all, settlement
 
 
 @pytest.fixture
 def count_statements(monkeypatch):
     """How many statements ran, whichever way they took."""
-    counted = []
+    counted: list[str] = []
     real = postgres.rows
-    monkeypatch.setattr(postgres, "rows", lambda *arguments: counted.append(1) or real(*arguments))
+
+    def rows(statement, values=()):
+        counted.append(statement)
+        return real(statement, values)
+
+    monkeypatch.setattr(postgres, "rows", rows)
 
     def count(function):
         counted.clear()
@@ -37,6 +42,7 @@ def test_the_facts_of_a_whole_batch_take_one_query(make_account, connect, platfo
 
     assert [(each.standing.account_id, each.standing.provider) for each in facts] == asks
     assert [each.balance_micros for each in facts[::2]] == [number * CREDIT for number in range(5)]
+    assert facts[0].own is not None
     assert facts[0].own.ciphertext == b"sealed"
     assert facts[0].own.account_id == accounts[0].pk
     assert facts[0].standing.slot_secret_version == 1
@@ -119,9 +125,11 @@ def test_explain_says_when_credits_cannot_pay(make_account, platform_key):
 def test_a_receipt_says_who_paid_what_and_why_and_is_nobody_elses(account, make_account, price):
     asked = opening(account, price)
     legs.open_many([asked])
-    [settled] = legs.settle_many([settlement(asked.leg_id)])
+    [settled] = settle_all([settlement(asked.leg_id)])
 
-    receipt = selectors.receipt(asked.request_id, account).as_dict()
+    found = selectors.receipt(asked.request_id, account)
+    assert found is not None
+    receipt = found.as_dict()
 
     assert receipt["cost_micros"] == settled.cost_micros
     [leg] = receipt["legs"]
@@ -135,5 +143,7 @@ def test_the_receipt_of_a_refusal_names_its_code(account):
     refused = routing.Decision("", None, None, "", None, "byok_key_missing", "byok_key_missing")
     asked = opening(account, None, decision=refused)
     legs.refuse_many([Refusal(opening=asked, code="byok_key_missing", http_status=424)])
-    receipt = selectors.receipt(asked.request_id, account).as_dict()
+    found = selectors.receipt(asked.request_id, account)
+    assert found is not None
+    receipt = found.as_dict()
     assert (receipt["state"], receipt["error_code"], receipt["cost_micros"]) == ("refused", "byok_key_missing", 0)
