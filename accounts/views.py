@@ -145,8 +145,8 @@ def member_remove(request: AccountRequest, membership_id: int) -> HttpResponse:
         members.remove(membership=membership, actor=request.user)
     except DomainError as error:
         messages.error(request, str(error))
-    else:
-        messages.success(request, f"{membership.user.email} removed from {request.account}.")
+        return redirect("accounts:team_list")
+    messages.success(request, f"{membership.user.email} removed from {request.account}.")
     return redirect("/" if membership.user == request.user else "accounts:team_list")
 
 

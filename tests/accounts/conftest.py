@@ -37,5 +37,5 @@ def sign_in(email: str) -> Client:
 
 
 @pytest.fixture
-def browser(account: Account, owner: User) -> Client:
+def window(account: Account, owner: User) -> Client:
     return sign_in(owner.email)

@@ -8,10 +8,11 @@ from django.core import mail
 from django.db import connection
 
 from accounts import tasks
-from accounts.errors import AlreadyMember, DomainError, LastOwner, NestedSubaccount, OwnersOnly
+from accounts.errors import AlreadyMember, LastOwner, NestedSubaccount, OwnersOnly
 from accounts.models import Account, AuditEvent, Membership, OutboxEntry, User
 from accounts.services import members, signup
 from accounts.signals import account_created
+from insighto.lib.errors import DomainError
 from tests import factories
 
 Role = Membership.Role
