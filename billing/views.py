@@ -1,12 +1,12 @@
 """Credits: the balance and the statement of one account."""
 
-from accounts.permissions import AccountRequest, require_role
 from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from accounts.models import Membership
+from accounts.permissions import AccountRequest, require_role
 from billing import reports
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
+from django.http import QueryDict
 
 from accounts.models import Account
 from billing import reports
@@ -85,9 +86,8 @@ class UsageFilterForm(forms.Form):
     state = forms.ChoiceField(label="State", choices=[("", "All states"), *Leg.State.choices], required=False)
     assistant = forms.ChoiceField(required=False)
 
-    def __init__(self, data: Any, *, account: Account) -> None:
-        super().__init__(data.copy() if data else {})
-        self.data.setdefault("days", "30")
+    def __init__(self, data: QueryDict, *, account: Account) -> None:
+        super().__init__({"days": "30", **data.dict()})
         names = Assistant.objects.of(account).order_by("name").values_list("pk", "name")
         assistant = self.fields["assistant"]
         assert isinstance(assistant, forms.ChoiceField)

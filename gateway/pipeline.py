@@ -109,9 +109,11 @@ async def stream_chat(
         yield _receipt(leg, request_id)
 
 
-async def speak(*, account: Account, user: User, assistant: Assistant, text: str) -> Speech:
-    """The assistant's voice saying `text`. Raises `Refused` when it cannot start; nothing is charged then."""
-    request_id = ids.new()
+async def speak(*, account: Account, user: User, assistant: Assistant, text: str, request_id: UUID) -> Speech:
+    """The assistant's voice saying `text`, booked under `request_id`, which the caller made.
+
+    Raises `Refused` (or `Overloaded`) when it cannot start; nothing is charged then.
+    """
     leg, admission = await _new_leg(account, user, assistant, request_id, _speech(assistant, text))
     try:
         await leg.open(admission)

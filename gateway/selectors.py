@@ -1,18 +1,19 @@
 """Reads for the assistant pages: who an assistant would run on, which models and voices there are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts.models import Account
-from billing.models import Price
+from accounts.models import Account, User
+from billing import routing
+from billing.models import Leg, Price
 from billing.routing import Decision
 from billing.selectors import RouteFacts, explain_facts, standings
-from gateway.upstreams import voices
 from gateway.models import Assistant, Message
+from gateway.upstreams import voices
 from gateway.upstreams.voices import VoiceChoices
 from provider_keys.impact import Impact
 from provider_keys.models import Connection, Provider, Slot
@@ -126,10 +127,33 @@ def voice_choices(account: Account) -> list[VoiceChoices]:
     return voices.available(account)
 
 
-def conversation(assistant: Assistant, user_id: int) -> list[Message]:
-    """One person's last 60 lines with an assistant, oldest first."""
-    latest = Message.objects.filter(assistant=assistant, user_id=user_id).order_by("-created_at", "-id")[:60]
-    return list(reversed(latest))
+def last_talked_to(account: Account, user: User) -> Assistant | None:
+    """The assistant this person wrote to last, else the account's first by name."""
+    line = Message.objects.of(account).filter(user=user).select_related("assistant").order_by("-created_at").first()
+    return line.assistant if line else Assistant.objects.of(account).order_by("name").first()
+
+
+def conversation(assistant: Assistant, user: User) -> list[Message]:
+    """One person's last 60 lines with an assistant, oldest first, each answer with its `receipts`."""
+    latest = Message.objects.filter(assistant=assistant, user=user).order_by("-created_at", "-id")[:60]
+    lines = list(reversed(latest))
+    attach_receipts(lines)
+    return lines
+
+
+def attach_receipts(lines: Sequence[Message]) -> None:
+    """Give each line `receipts`: the legs of the requests that answered and last spoke it, each with its `why`."""
+    asked = {request_id for line in lines for request_id in (line.chat_request_id, line.speech_request_id)}
+    wanted = [request_id for request_id in asked if request_id is not None]
+    found: dict[UUID, list[Leg]] = {}
+    for leg in Leg.objects.filter(request_id__in=wanted).order_by("created_at"):
+        leg.why = routing.REASONS.get(leg.reason, "")  # type: ignore[attr-defined]
+        found.setdefault(leg.request_id, []).append(leg)
+    for line in lines:
+        legs = [
+            found.get(request_id, []) for request_id in (line.chat_request_id, line.speech_request_id) if request_id
+        ]
+        line.receipts = [leg for group in legs for leg in group]  # type: ignore[attr-defined]
 
 
 def _assistants(account: Account) -> list[Assistant]:

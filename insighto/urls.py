@@ -14,5 +14,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("accounts/", include("allauth.urls")),
     path("", include("accounts.urls")),
+    path("", include("billing.urls")),
+    path("", include("gateway.urls")),
     path("settings/provider-keys/", include("provider_keys.urls")),
 ]

@@ -62,7 +62,7 @@ def usage_export(request: AccountRequest) -> HttpResponseBase:
 @require_role(Membership.Role.MEMBER)
 def request_show(request: AccountRequest, request_id: UUID) -> HttpResponse:
     found = get_object_or_404(Request.objects.of(request.account).select_related("api_key", "user"), pk=request_id)
-    assistant = Assistant.objects.of(request.account).filter(pk=found.assistant_id).first()
+    assistant = found.assistant_id and Assistant.objects.of(request.account).filter(pk=found.assistant_id).first()
     legs = [
         {
             "leg": leg,

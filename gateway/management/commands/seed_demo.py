@@ -5,6 +5,7 @@ import os
 import secrets
 from typing import Any
 
+from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
@@ -78,12 +79,13 @@ def _seed() -> dict[str, Any]:
         user, password = _person(email, name)
         if account_name not in accounts:
             accounts[account_name] = _account(account_name, user, accounts)
-        elif not Membership.objects.of(accounts[account_name]).filter(user=user).exists():
-            members.add(account=accounts[account_name], user=user, role=role, actor=None)
+        account = accounts[account_name]
+        if not Membership.objects.of(account).filter(user=user).exists():
+            members.add(account=account, email=email, role=role, actor=_owner(account))
         people.append({"email": email, "password": password, "account": account_name, "role": role.value})
     issued = []
     for account_name, account in accounts.items():
-        owner = account.memberships.get(role=Membership.Role.OWNER).user
+        owner = _owner(account)
         ledger.grant(
             account=account,
             amount_micros=CREDITS[account_name] * MICROS_PER_CREDIT,
@@ -108,8 +110,12 @@ def _person(email: str, name: str) -> tuple[User, str]:
     user = User.objects.filter(email=email).first() or User.objects.create_user(email, name=name)
     user.set_password(password)
     user.save(update_fields=["password"])
-    signup.confirm_email(user)
+    EmailAddress.objects.update_or_create(user=user, email=email, defaults={"primary": True, "verified": True})
     return user, password
+
+
+def _owner(account: Account) -> User:
+    return Membership.objects.of(account).filter(role=Membership.Role.OWNER).select_related("user").earliest("pk").user
 
 
 def _account(name: str, owner: User, known: dict[str, Account]) -> Account:
@@ -119,7 +125,9 @@ def _account(name: str, owner: User, known: dict[str, Account]) -> Account:
     parent = PARENTS.get(name)
     if parent is None:
         return signup.create_account(name=name, owner=owner)
-    return signup.create_subaccount(parent=known[parent], name=name, owner=owner, actor=owner)
+    return signup.create_subaccount(
+        parent=known[parent], name=name, owner_email=owner.email, actor=_owner(known[parent])
+    )
 
 
 def _assistants(account: Account, owner: User) -> None:
