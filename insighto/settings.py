@@ -54,8 +54,8 @@ SECRET_KEY = _secret("SECRET_KEY")
 API_KEY_PEPPER = _secret("API_KEY_PEPPER")
 METRICS_TOKEN = env.text("METRICS_TOKEN", "")
 # The key ring that seals provider keys (provider_keys/keyring.py reads it; a first local run makes the file).
-CREDENTIAL_KEYS = env.text("CREDENTIAL_KEYS", "") if "CREDENTIAL_KEYS_FILE" not in os.environ else ""
 CREDENTIAL_KEYS_FILE = os.environ.get("CREDENTIAL_KEYS_FILE", "").strip()
+CREDENTIAL_KEYS = "" if CREDENTIAL_KEYS_FILE else env.text("CREDENTIAL_KEYS", "")
 if not PRODUCTION and not CREDENTIAL_KEYS and not CREDENTIAL_KEYS_FILE:
     CREDENTIAL_KEYS_FILE = str(VAR_DIR / "secrets" / "credential_keys")
 CREDENTIAL_PRIMARY_KEK = env.text("CREDENTIAL_PRIMARY_KEK", "")
@@ -326,18 +326,19 @@ SANDBOX_URL = env.web_address("SANDBOX_URL", "http://127.0.0.1:8010" if SANDBOX 
 if not SANDBOX and not PRODUCTION:
     SANDBOX_URL = ""
 RUN_OWN_SANDBOX = SANDBOX and not env.has("SANDBOX_URL")  # for `manage.py dev`
+_sandboxed = SANDBOX and bool(SANDBOX_URL)
 _azure_sandbox = f"{SANDBOX_URL}/azure/{{region}}"
 OPENAI_BASE_URL = env.web_address(
-    "OPENAI_BASE_URL", f"{SANDBOX_URL}/openai/v1" if SANDBOX else "https://api.openai.com/v1"
+    "OPENAI_BASE_URL", f"{SANDBOX_URL}/openai/v1" if _sandboxed else "https://api.openai.com/v1"
 )
 ELEVENLABS_BASE_URL = env.web_address(
-    "ELEVENLABS_BASE_URL", f"{SANDBOX_URL}/elevenlabs" if SANDBOX else "https://api.elevenlabs.io"
+    "ELEVENLABS_BASE_URL", f"{SANDBOX_URL}/elevenlabs" if _sandboxed else "https://api.elevenlabs.io"
 )
 AZURE_SPEECH_TTS_URL = env.web_address(
-    "AZURE_SPEECH_TTS_URL", _azure_sandbox if SANDBOX else "https://{region}.tts.speech.microsoft.com"
+    "AZURE_SPEECH_TTS_URL", _azure_sandbox if _sandboxed else "https://{region}.tts.speech.microsoft.com"
 )
 AZURE_SPEECH_STS_URL = env.web_address(
-    "AZURE_SPEECH_STS_URL", _azure_sandbox if SANDBOX else "https://{region}.api.cognitive.microsoft.com"
+    "AZURE_SPEECH_STS_URL", _azure_sandbox if _sandboxed else "https://{region}.api.cognitive.microsoft.com"
 )
 
 # How long a provider may take to begin an answer, and to be silent in the middle of one; requests served at once.

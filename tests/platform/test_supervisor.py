@@ -50,7 +50,7 @@ class Run:
         self._reader.join(10)
         return "".join(self._lines.queue)
 
-    def family(self) -> list[psutil.Process]:
+    def family(self):
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def end(self) -> None:
