@@ -33,12 +33,14 @@ def judged(provider: str, status: int, body: object, **headers: str) -> Outcome:
 
 MISSING_SCOPE = "You have insufficient permissions for this operation. Missing scopes: "
 LISTED = {"object": "list", "data": [{"id": "gpt-6-luna", "object": "model"}]}
-SUBSCRIPTION = {"tier": "creator", "status": "active", "character_count": 10, "character_limit": 100}
-SPENT = {**SUBSCRIPTION, "character_count": 100}
+SUBSCRIPTION: dict[str, Any] = {"tier": "creator", "status": "active", "character_count": 10, "character_limit": 100}
+SPENT: dict[str, Any] = {**SUBSCRIPTION, "character_count": 100}
 VOICES = [{"ShortName": "en-US-AvaNeural", "Locale": "en-US"}]
 
+Row = tuple[int, Any, Verdict | None, Attempt, str, str]
+
 # provider-contracts §3.3, row by row: status, body → verdict, attempt, reason, provider code.
-OPENAI_TABLE = [
+OPENAI_TABLE: list[Row] = [
     (200, LISTED, Verdict.VALID, OK, "ok", ""),
     (200, {"object": "list", "data": []}, Verdict.VALID, OK, "ok", ""),
     (401, openai("invalid_api_key"), Verdict.INVALID, OK, "wrong_key", "invalid_api_key"),
@@ -93,7 +95,7 @@ OPENAI_TABLE = [
 ]
 
 # §4.3
-AZURE_TABLE = [
+AZURE_TABLE: list[Row] = [
     (200, VOICES, Verdict.VALID, OK, "ok", ""),
     (
         401,
@@ -140,7 +142,7 @@ AZURE_TABLE = [
 ]
 
 # §5.3
-ELEVENLABS_TABLE = [
+ELEVENLABS_TABLE: list[Row] = [
     (200, SUBSCRIPTION, Verdict.VALID, OK, "ok", ""),
     (200, [{"model_id": "eleven_flash_v2_5"}], Verdict.VALID, OK, "ok", ""),
     (200, {"voices": [{"voice_id": "a" * 20}]}, Verdict.VALID, OK, "ok", ""),

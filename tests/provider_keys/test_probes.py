@@ -83,6 +83,7 @@ BAD_ANSWERS: list[tuple[str, Script, str]] = [
     ("no HTTP", raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "dropped"),
     ("huge by promise", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n{"), "too_big"),
     ("huge in fact", answer(200, b" " * (classify.MAX_BODY + 1)), "too_big"),
+    ("huge without a promise", raw(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * (classify.MAX_BODY + 1)), "too_big"),
     ("huge header", raw(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000 + b"\r\n\r\n"), "dropped"),
     ("bomb", answer(200, gzip.compress(b" " * 50_000_000), Content_Encoding="gzip"), "bad_body"),
     ("down", answer(503, b"down"), "server_error"),

@@ -150,8 +150,9 @@ def test_a_check_goes_through_broker_worker_and_provider_and_leaves_the_key_nowh
 
 
 def _dump(broker: "redis.Redis") -> Iterator[bytes]:
-    for name in broker.keys("*"):
-        yield bytes(name) + (broker.dump(name) or b"")
+    for name in broker.scan_iter("*"):
+        assert isinstance(name, bytes)
+        yield name + (broker.dump(name) or b"")
 
 
 def test_a_flushed_broker_costs_seconds(worker, account, owner):
