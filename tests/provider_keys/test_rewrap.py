@@ -142,9 +142,10 @@ def test_a_run_that_was_cut_short_is_simply_run_again(stored: dict[str, str], mo
         moved.append(pk)
         return original(self, pk, **rest)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(SealedColumn, "rewrap", cut)
-        run()
+        with pytest.raises(KeyboardInterrupt):
+            run()
     assert left_under("k1") > 0
     assert opened() == stored
 
@@ -156,7 +157,7 @@ def test_a_run_that_was_cut_short_is_simply_run_again(stored: dict[str, str], mo
 @pytest.mark.usefixtures("longer_ring")
 def test_a_key_that_rows_refer_to_is_not_retired(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["k1"], ["k1", "--dry-run"]):
-        with pytest.raises(CommandError, match="3 in provider_keys.credential.ciphertext"):
+        with pytest.raises(CommandError, match="3 in provider_keys"):
             call_command("retire_kek", *arguments)
     assert not KekCheckValue.objects.exclude(retired_at=None).exists()
 
@@ -190,9 +191,7 @@ def test_the_primary_and_strangers_cannot_be_retired(kid: str, says: str) -> Non
     assert not KekCheckValue.objects.exclude(retired_at=None).exists()
 
 
-def test_rewrap_does_not_move_a_ciphertext_that_was_carried_to_another_row(
-    stored: dict[str, str], use_ring: Use
-) -> None:
+def test_a_ciphertext_carried_to_another_row_is_not_moved(stored: dict[str, str], use_ring: Use) -> None:
     first, second = Credential.objects.order_by("pk")[:2]
     Credential.objects.filter(pk=second.pk).update(ciphertext=bytes(first.ciphertext))
     use_ring(ring_text("k1", "k2"), primary="k2")
