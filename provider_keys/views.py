@@ -210,8 +210,9 @@ def switch_set(request: AccountRequest) -> HttpResponse:
     try:
         (switch.turn_on if turning_on else switch.turn_off)(account=request.account, actor=request.user)
     except SwitchRefused:
+        # The page of the keys lists what is missing too, and follows the checks this has started.
         messages.error(request, "Use My API Keys stays off. What is missing is listed below.")
-        return redirect("provider_keys:switch_confirm")
+        return redirect(HOME)
     if turning_on:
         messages.success(request, "Use My API Keys is on. Requests now run on your own keys.")
     else:
