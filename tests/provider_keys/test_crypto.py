@@ -184,7 +184,7 @@ def test_a_kek_gives_its_bytes_to_nobody() -> None:
     for copying in (pickle.dumps, copy.copy, copy.deepcopy):
         for thing in (K1, RING):
             with pytest.raises(TypeError):
-                copying(thing)  # type: ignore[operator]
+                copying(thing)
 
 
 def _bytes_of(kid: str) -> bytes:

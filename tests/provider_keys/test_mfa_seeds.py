@@ -21,7 +21,7 @@ SEED = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
 
 
 def code() -> str:
-    return format_hotp_value(hotp_value(SEED, next(iter(yield_hotp_counters_from_time()))))
+    return str(format_hotp_value(hotp_value(SEED, next(iter(yield_hotp_counters_from_time())))))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from django.core.management import CommandError, call_command
 
 from accounts.models import User
 from insighto.lib.secret import Secret
-from provider_keys import crypto, fields, keyring
+from provider_keys import crypto, keyring
 from provider_keys.errors import CredentialUnreadable, KekRefused
 from provider_keys.fields import SealedColumn
 from provider_keys.models import Connection, Credential, KekCheckValue, PlatformCredential, Provider
@@ -122,7 +122,7 @@ def test_a_value_replaced_while_it_is_being_moved_is_not_overwritten(
             connections.replace_secret(connection=connection, key=another(OPENAI_KEY), actor=owner)
         return result
 
-    monkeypatch.setattr(fields.crypto, "rewrap", slow)
+    monkeypatch.setattr(crypto, "rewrap", slow)
     run()
 
     assert replaced

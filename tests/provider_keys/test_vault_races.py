@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,8 @@ def test_the_switch_never_goes_on_over_a_slot_that_changes_meanwhile(
     for _ in range(ROUNDS):
         account, bad = pair()
         on, chosen = together(
-            lambda account=account: switch.turn_on(account=account, actor=owner),
-            lambda account=account, bad=bad: slots.select(
-                account=account, provider=Provider.OPENAI, connection=bad, actor=owner
-            ),
+            partial(switch.turn_on, account=account, actor=owner),
+            partial(slots.select, account=account, provider=Provider.OPENAI, connection=bad, actor=owner),
         )
         account.refresh_from_db()
         is_bad_in = slot_of(account, Provider.OPENAI).connection == bad
@@ -90,11 +89,8 @@ def test_the_switch_never_goes_on_over_a_slot_that_changes_meanwhile(
 def test_the_same_key_pasted_twice_at_once_is_stored_once(owner: User) -> None:
     for _ in range(ROUNDS):
         account = factories.make_account(owner=owner)
-
-        def add(name: str, account: Account = account) -> Connection:
-            return connections.add(account=account, provider=Provider.OPENAI, key=OPENAI_KEY, name=name, actor=owner)
-
-        results = together(lambda add=add: add("one"), lambda add=add: add("two"))
+        add = partial(connections.add, account=account, provider=Provider.OPENAI, key=OPENAI_KEY, actor=owner)
+        results = together(partial(add, name="one"), partial(add, name="two"))
         assert sum(isinstance(result, Connection) for result in results) == 1
         assert Credential.objects.of(account).count() == Connection.objects.of(account).count() == 1
 
@@ -105,10 +101,8 @@ def test_a_slot_never_holds_what_is_removed_at_the_same_moment(
     for _ in range(ROUNDS):
         account, other = pair()
         together(
-            lambda account=account, other=other: slots.select(
-                account=account, provider=Provider.OPENAI, connection=other, actor=owner
-            ),
-            lambda other=other: connections.remove(connection=other, actor=owner),
+            partial(slots.select, account=account, provider=Provider.OPENAI, connection=other, actor=owner),
+            partial(connections.remove, connection=other, actor=owner),
         )
         assert not Slot.objects.of(account).filter(connection__removed_at__isnull=False).exists()
 
@@ -117,14 +111,8 @@ def test_two_replacements_at_once_leave_one_version_that_opens(owner: User) -> N
     for _ in range(ROUNDS):
         account = factories.make_account(owner=owner)
         row = connections.add(account=account, provider=Provider.OPENAI, key=OPENAI_KEY, actor=owner)
-        together(
-            *(
-                lambda row=row, number=number: connections.replace_secret(
-                    connection=row, key=f"{OPENAI_KEY}{number}", actor=owner
-                )
-                for number in (1, 2)
-            )
-        )
+        replace = partial(connections.replace_secret, connection=row, actor=owner)
+        together(partial(replace, key=OPENAI_KEY + "1"), partial(replace, key=OPENAI_KEY + "2"))
         row.refresh_from_db()
         assert row.current_version == 3
         present = Credential.objects.get(connection=row, destroyed_at=None)
@@ -163,8 +151,8 @@ def test_a_key_is_not_retired_while_something_is_being_sealed_with_it(
 
         Credential.objects.all().delete()
         together(
-            lambda number=number: connections.add(
-                account=account, provider=Provider.OPENAI, key=f"{OPENAI_KEY}{number}", actor=owner
+            partial(
+                connections.add, account=account, provider=Provider.OPENAI, key=f"{OPENAI_KEY}{number}", actor=owner
             ),
             retire,
         )

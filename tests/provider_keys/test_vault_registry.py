@@ -55,7 +55,7 @@ def test_no_binary_column_holds_secrets_past_the_registry() -> None:
 def test_a_model_with_a_sealed_field_says_its_key_and_its_context() -> None:
     for store in fields.REGISTRY.values():
         if isinstance(store, fields.SealedColumn):
-            assert store.model._meta.get_field("kek_id").db_index, store.label
+            assert getattr(store.model._meta.get_field("kek_id"), "db_index", False), store.label
             assert hasattr(store.model, "sealing_context"), store.label
             assert hasattr(store.model, "sealed"), store.label
 
