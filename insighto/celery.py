@@ -36,5 +36,13 @@ def say_ready(**_: Any) -> None:
         Path(path).touch()
 
 
+def check_key_ring(**_: Any) -> None:
+    """A worker on the wrong key ring would find every key unreadable."""
+    from provider_keys import keyring  # needs Django set up
+
+    keyring.check_before_serving()
+
+
+signals.worker_init.connect(check_key_ring)
 signals.worker_ready.connect(say_ready)
 signals.beat_init.connect(say_ready)

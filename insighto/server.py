@@ -1,7 +1,9 @@
 """The web server: uvicorn with our logging and limits. `python -m insighto.server --port 8000 --workers 2`."""
 
 import argparse
+import os
 
+import django
 import uvicorn
 
 
@@ -11,6 +13,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "insighto.settings")
+    django.setup()
+    from provider_keys import keyring  # needs Django set up
+
+    keyring.check_before_serving()
     uvicorn.run(
         "insighto.asgi:application",
         host=options.host,

@@ -109,6 +109,22 @@ def verify() -> KeyRing:
     return ring
 
 
+def check_before_serving(**_: object) -> None:
+    """End the process with the reason when its ring is not the database's. Servers and workers call it first.
+
+    A database that does not answer yet is no reason: whatever seals verifies again.
+    """
+    try:
+        verify()
+    except KeyRingUnusable as error:
+        message = f"Refusing to start: {error}"
+        raise SystemExit(message) from None
+    except DatabaseError:
+        pass
+    finally:
+        connection.close()
+
+
 def for_sealing() -> KeyRing:
     """The verified ring, with its primary held against retirement until the transaction ends."""
     assert connection.in_atomic_block

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection as database
 
 from provider_keys import checks, crypto, keyring
 from provider_keys.errors import CredentialLocked, KekRefused, KeyRingUnusable
@@ -296,3 +297,15 @@ def test_new_kek_adds_to_the_file_behind_the_primary(
     with pytest.raises(CommandError, match="twice"):
         call_command("new_kek", "k2", "--add")
     assert path.read_text() == before
+
+
+def test_a_server_on_the_wrong_ring_ends_before_it_serves(
+    use_ring: Use, add: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "close", lambda: None)  # the test goes on with it
+    keyring.check_before_serving()
+    add()
+    use_ring("\n".join([line("k1", "other bytes"), line("fingerprint")]))
+
+    with pytest.raises(SystemExit, match="Refusing to start"):
+        keyring.check_before_serving()
