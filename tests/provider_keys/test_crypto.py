@@ -2,6 +2,8 @@ import dataclasses
 import uuid
 
 import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,6 +95,18 @@ def test_each_of_the_two_layers_is_bound_by_itself(change: dict[str, object]) ->
         for context in (CONTEXT, elsewhere):
             with pytest.raises(SealBroken):
                 crypto.unseal(chimera, ring=RING, context=context)
+
+
+def test_the_inner_layer_is_bound_even_for_who_has_the_data_key() -> None:
+    envelope = crypto._parse(sealed())
+    inner = AESGCM(crypto._unwrap(envelope, ring=RING, context=CONTEXT))
+    nonce, ciphertext = envelope.body[:12], envelope.body[12:]
+    elsewhere = dataclasses.replace(CONTEXT, destination="evil.example")
+
+    for data in (None, b"", CONTEXT.associated_data(b"dek"), elsewhere.associated_data(b"secret")):
+        with pytest.raises(InvalidTag):
+            inner.decrypt(nonce, ciphertext, data)
+    assert inner.decrypt(nonce, ciphertext, CONTEXT.associated_data(b"secret")).decode() == SECRET
 
 
 def test_parts_of_the_context_do_not_run_into_each_other() -> None:
