@@ -9,6 +9,7 @@ Standard library only. Each command first makes `.venv` match the locked require
 """
 
 import argparse
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -165,13 +166,16 @@ def production_like_environment() -> dict[str, str]:
     def secret(name: str) -> str:
         return hashlib.sha256(f"{os.urandom(32).hex()}{name}".encode()).hexdigest()
 
+    def sealing() -> str:
+        return base64.b64encode(os.urandom(32)).decode()
+
     return {
         **{name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TMPDIR"}},
         "ENV_FILE": os.devnull,
         "INSIGHTO_ENV": "production",
         "SECRET_KEY": secret("session"),
         "API_KEY_PEPPER": secret("pepper"),
-        "CREDENTIAL_KEYS_FILE": "/run/secrets/credential_keys",
+        "CREDENTIAL_KEYS": f"check:{sealing()}\nfingerprint:{sealing()}",
         "DATABASE_URL": "postgres://insighto@database/insighto",
         "REDIS_URL": "redis://valkey:6379/0",
         "PUBLIC_URL": "https://insighto.invalid",

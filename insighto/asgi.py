@@ -5,8 +5,6 @@ The gateway is raw ASGI beside Django, never a view of it (performance: a Django
 
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, cast
 
 from django.core.asgi import get_asgi_application
@@ -22,29 +20,19 @@ pages = cast("Application", get_asgi_application())
 # These need Django set up.
 from django.conf import settings  # noqa: E402
 
+from gateway import asgi as gateway  # noqa: E402
 from insighto import health  # noqa: E402
 from insighto.static import StaticFiles  # noqa: E402
 
 static_files = StaticFiles()
 
-# The gateway's own module, once it is there.
-gateway = import_module("gateway.asgi") if find_spec("gateway.asgi") else None
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
-
 
 async def application(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
-        await (gateway.application(scope, receive, send) if gateway else _lifespan(receive, send))
+        await gateway.application(scope, receive, send)  # it opens and closes what it serves with
         return
     path = scope["path"]
-    if gateway and gateway.handles(path):
+    if gateway.handles(path):
         await gateway.application(scope, receive, send)
     elif scope["type"] != "http":
         await send({"type": "websocket.close", "code": 1000})

@@ -14,12 +14,14 @@ from insighto.lib import redact
 
 Event = MutableMapping[str, Any]
 
-# At debug level these print headers, statements or task messages; a key could be in any of them.
+# At debug level most of these print headers, statements or task messages; a key could be in any of them.
 _NEVER_BELOW_WARNING = (
     "aiohttp",
     "amqp",
     "asyncio",
     "azure",
+    "celery.beat",  # a line for every tick
+    "celery.worker.strategy",
     "django.db.backends",
     "django.template",
     "elevenlabs",

@@ -40,10 +40,10 @@ def test_production_starts_with_what_a_deployment_sets(load_settings, production
             "SECRET_KEY and the database's password share one value",
         ),
         (
-            {"CREDENTIAL_KEYS_FILE": "", "CREDENTIAL_KEYS": f"k1:{GOOD}", "SECRET_KEY": GOOD},
+            {"CREDENTIAL_KEYS": f"k1:{GOOD}", "SECRET_KEY": GOOD},
             "SECRET_KEY appears in CREDENTIAL_KEYS",
         ),
-        ({"CREDENTIAL_KEYS_FILE": ""}, "CREDENTIAL_KEYS_FILE or CREDENTIAL_KEYS is missing"),
+        ({"CREDENTIAL_KEYS": ""}, "CREDENTIAL_KEYS_FILE or CREDENTIAL_KEYS is missing"),
         ({"DEBUG": "on"}, "DEBUG must be off"),
         ({"SANDBOX": "on"}, "SANDBOX must be off"),
         ({"SANDBOX_URL": "http://127.0.0.1:8010"}, "SANDBOX must be off"),
