@@ -99,11 +99,11 @@ class _Reader:
         self._depth = 0
         self._open: int | None = None  # where counted markup began
         try:
-            # A declaration of another encoding would make us read another document than the one that is sent on.
             ssml.decode("utf-8-sig")
             parser = self._parser = expat.ParserCreate("utf-8", namespace_separator=" ")
             parser.buffer_text = False
             parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = self._forbidden
+            parser.XmlDeclHandler = self._declaration
             parser.StartElementHandler = self._start
             parser.EndElementHandler = self._end
             parser.CharacterDataHandler = self._text
@@ -116,6 +116,11 @@ class _Reader:
 
     def _forbidden(self, *_: Any) -> None:
         raise Refused("invalid_ssml", "SSML may not have a document type or entities of its own.")
+
+    def _declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        """A declaration of another encoding would make the provider read another document than the one judged."""
+        if encoding is not None and encoding.lower() != "utf-8":
+            raise Refused("invalid_ssml", "The SSML must be UTF-8.")
 
     def _close(self) -> None:
         """Count the markup that ended where the parser is now."""
