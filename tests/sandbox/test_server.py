@@ -62,7 +62,7 @@ def test_trouble_can_last_for_a_number_of_calls(sandbox: SandboxServer) -> None:
 
 def test_it_only_listens_on_this_machine() -> None:
     with pytest.raises(ValueError, match="only listens on this machine"):
-        asyncio.run(server.serve(Sandbox(), port=0, ready=print, host="0.0.0.0"))  # noqa: S104 - must be refused
+        asyncio.run(server.serve(Sandbox(), port=0, ready=print, host="0.0.0.0"))
 
 
 def test_a_pasted_real_looking_key_can_be_made_valid(sandbox: SandboxServer) -> None:
