@@ -11,7 +11,8 @@ from accounts.models import Account
 from billing import reports
 from billing.models import FundingSource, Leg
 from gateway.models import Assistant
-from gateway.upstreams import voices
+from gateway.upstreams import elevenlabs
+from gateway.upstreams.voices import Voice, VoiceChoices
 from provider_keys.models import Provider
 
 MODEL = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:\-/]{0,79}$")
@@ -30,19 +31,36 @@ LANGUAGES = [
 
 
 class AssistantForm(forms.ModelForm[Assistant]):
-    """Name, instructions, model and voice. `voice` is the provider's id; its name is looked up by the view."""
+    """Name, instructions, model and voice. `speaks_as` is one choice for provider and voice: "provider:voice"."""
 
     language = forms.ChoiceField(choices=LANGUAGES)
+    speaks_as = forms.ChoiceField(label="Voice", required=False)
 
     class Meta:
         model = Assistant
-        fields = ["name", "instructions", "chat_model", "voice_provider", "voice", "language"]
+        fields = ["name", "instructions", "chat_model", "language"]
         widgets = {
             "name": forms.TextInput(attrs={"autocomplete": "off", "maxlength": 60}),
             "instructions": forms.Textarea(attrs={"rows": 6}),
             "chat_model": forms.TextInput(attrs={"list": "chat-models", "autocomplete": "off", "spellcheck": "false"}),
-            "voice": forms.TextInput(attrs={"list": "voices", "autocomplete": "off", "spellcheck": "false"}),
         }
+
+    def __init__(self, data: QueryDict | None = None, *, choices: list[VoiceChoices], **options: Any) -> None:
+        super().__init__(data, **options)
+        self._voices = {
+            f"{group.provider}:{voice.id}": (group.provider, voice) for group in choices for voice in group.voices
+        }
+        groups = [(group.label, self._options(group)) for group in choices if group.voices]
+        now = self.instance.voice and f"{self.instance.voice_provider}:{self.instance.voice}"
+        if now and now not in self._voices:
+            # The list may be out of reach just now, or the voice gone: what was chosen stays choosable.
+            name = self.instance.voice_name or self.instance.voice
+            self._voices[now] = (self.instance.voice_provider, Voice(self.instance.voice, name))
+            groups.append(("Chosen before", [(now, f"{name} – not in the provider's list now")]))
+        speaks_as = self.fields["speaks_as"]
+        assert isinstance(speaks_as, forms.ChoiceField)
+        speaks_as.choices = [("", "Does not speak"), *groups]
+        self.initial.setdefault("speaks_as", now or "")
 
     def clean_chat_model(self) -> str:
         model: str = self.cleaned_data["chat_model"].strip()
@@ -56,19 +74,24 @@ class AssistantForm(forms.ModelForm[Assistant]):
             raise forms.ValidationError("Use printable characters only.")
         return name
 
-    def clean(self) -> dict[str, Any]:
-        values = super().clean() or {}
-        provider, voice = values.get("voice_provider", ""), values.get("voice", "").strip()
-        values["voice"] = voice
-        if not provider:
-            values["voice"] = ""
-        elif not voice:
-            self.add_error("voice", "Choose a voice, or set the voice provider to none.")
-        elif provider == Assistant.VoiceProvider.AZURE_SPEECH and not voices.AZURE_NAME.fullmatch(voice):
-            self.add_error("voice", "Enter an Azure voice's short name, for example en-US-AvaNeural.")
-        elif provider == Assistant.VoiceProvider.ELEVENLABS and not voices.ELEVENLABS_ID.fullmatch(voice):
-            self.add_error("voice", "Enter an ElevenLabs voice id: 20 letters and digits.")
-        return values
+    def values(self) -> dict[str, str]:
+        """What `services.assistants` takes, the chosen voice taken apart."""
+        values = {name: self.cleaned_data[name] for name in self.Meta.fields}
+        provider, voice = self._voices.get(self.cleaned_data["speaks_as"], ("", Voice("", "")))
+        is_elevenlabs = provider == Assistant.VoiceProvider.ELEVENLABS
+        return values | {
+            "voice_provider": provider,
+            "voice": voice.id,
+            "voice_name": voice.name,
+            "speech_model": elevenlabs.DEFAULT_MODEL if is_elevenlabs else "",
+        }
+
+    @staticmethod
+    def _options(group: VoiceChoices) -> list[tuple[str, str]]:
+        return [
+            (f"{group.provider}:{voice.id}", f"{voice.name} ({voice.locale})" if voice.locale else voice.name)
+            for voice in group.voices
+        ]
 
 
 class LineForm(forms.Form):

@@ -1,5 +1,6 @@
 """Assistants: list, add, change, remove."""
 
+from copy import copy
 from uuid import UUID
 
 from django.contrib import messages
@@ -13,6 +14,7 @@ from gateway import selectors
 from gateway.forms import AssistantForm
 from gateway.models import Assistant
 from gateway.services import assistants
+from gateway.upstreams.voices import VoiceChoices
 from insighto.lib.errors import DomainError
 
 
@@ -29,36 +31,34 @@ def assistant_list(request: AccountRequest) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 @require_role(Membership.Role.ADMIN)
 def assistant_add(request: AccountRequest) -> HttpResponse:
-    form = AssistantForm(request.POST or None, initial={"chat_model": "gpt-6-luna"})
+    choices = selectors.voice_choices(request.account)
+    form = AssistantForm(request.POST or None, choices=choices, initial={"chat_model": "gpt-6-luna"})
     if request.method == "POST" and form.is_valid():
         try:
-            assistant = assistants.create(
-                account=request.account, actor=request.user, **_with_voice(request, form.cleaned_data)
-            )
+            assistant = assistants.create(account=request.account, actor=request.user, **form.values())
         except DomainError as error:
             form.add_error(error.field, str(error))
         else:
             messages.success(request, f"Assistant {assistant.name} added.")
             return redirect("gateway:playground_show", assistant.pk)
-    return _form_page(request, form, assistant=None)
+    return _form_page(request, form, choices, None)
 
 
 @require_http_methods(["GET", "POST"])
 @require_role(Membership.Role.ADMIN)
 def assistant_edit(request: AccountRequest, assistant_id: UUID) -> HttpResponse:
     assistant = get_object_or_404(Assistant.objects.of(request.account), pk=assistant_id)
-    form = AssistantForm(request.POST or None, instance=assistant)
+    choices = selectors.voice_choices(request.account)
+    form = AssistantForm(request.POST or None, choices=choices, instance=copy(assistant))
     if request.method == "POST" and form.is_valid():
         try:
-            assistants.update(assistant=assistant, actor=request.user, **_with_voice(request, form.cleaned_data))
+            assistants.update(assistant=assistant, actor=request.user, **form.values())
         except DomainError as error:
             form.add_error(error.field, str(error))
         else:
             messages.success(request, f"Assistant {assistant.name} saved.")
             return redirect("gateway:assistant_list")
-    return _form_page(
-        request, form, assistant=get_object_or_404(Assistant.objects.of(request.account), pk=assistant_id)
-    )
+    return _form_page(request, form, choices, assistant)
 
 
 @require_POST
@@ -71,8 +71,9 @@ def assistant_remove(request: AccountRequest, assistant_id: UUID) -> HttpRespons
     return redirect("gateway:assistant_list")
 
 
-def _form_page(request: AccountRequest, form: AssistantForm, assistant: Assistant | None) -> HttpResponse:
-    choices = selectors.voice_choices(request.account)
+def _form_page(
+    request: AccountRequest, form: AssistantForm, choices: list[VoiceChoices], assistant: Assistant | None
+) -> HttpResponse:
     context = {
         "form": form,
         "assistant": assistant,
@@ -80,16 +81,6 @@ def _form_page(request: AccountRequest, form: AssistantForm, assistant: Assistan
         "voice_choices": choices,
     }
     return render(request, "gateway/assistant_form.html", context)
-
-
-def _with_voice(request: AccountRequest, values: dict[str, str]) -> dict[str, str]:
-    """The voice's spoken name comes from the provider's list, the ElevenLabs model is the one that list is made for."""
-    name = ""
-    for choices in selectors.voice_choices(request.account):
-        if choices.provider == values["voice_provider"]:
-            name = next((voice.name for voice in choices.voices if voice.id == values["voice"]), "")
-    is_elevenlabs = values["voice_provider"] == Assistant.VoiceProvider.ELEVENLABS
-    return values | {"voice_name": name, "speech_model": "eleven_flash_v2_5" if is_elevenlabs else ""}
 
 
 def _may_manage(request: AccountRequest) -> bool:
