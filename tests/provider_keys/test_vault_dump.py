@@ -159,8 +159,8 @@ def test_the_raw_file_holds_no_destroyed_blob_and_no_key(tmp_path: Path, crash: 
     assert said["seen_before"] > 0  # the search would have found it
     assert kept in raw
     for blob in (removed, replaced):
-        assert blob not in raw
-        assert blob[-40:] not in raw
+        pieces = [blob[start : start + 12] for start in range(8, len(blob) - 12, 4)]  # past magic and kid
+        assert [piece for piece in pieces if piece in raw] == []
     keys = ["sk-proj-" + letter * 3 + "0123456789abcdefghijkl" * 3 for letter in "KRP"]
     assert leaks(raw, [*keys, "sk-proj-" + "NEW0123456789abcdefgh" * 3]) == []
 

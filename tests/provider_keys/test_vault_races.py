@@ -213,6 +213,7 @@ def test_rotation_under_replacements_and_kills_loses_nothing_and_leaves_nothing(
     assert rewrap.references("k1") == {}
     rewrap.retire("k1")
     use_ring(ring_text("k2"))
+    assert not Credential.objects.exclude(destroyed_at=None).exclude(ciphertext=b"").exists()
     present = Credential.objects.filter(destroyed_at=None).select_related("connection")
     opened = {row.connection_id: connections.open_credential(row.sealed()).reveal() for row in present}
     assert opened == stored
