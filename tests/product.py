@@ -57,9 +57,12 @@ class Product:
 
 
 @contextlib.contextmanager
-def running(**extra_env: str) -> Iterator[Product]:
-    """`manage.py dev` on a free port in a folder of its own; on the tests' database where that is PostgreSQL."""
-    with tempfile.TemporaryDirectory(prefix="insighto-") as folder:
+def running(at: Path | None = None, **extra_env: str) -> Iterator[Product]:
+    """`manage.py dev` on a free port in a folder of its own; on the tests' database where that is PostgreSQL.
+
+    `at` names a folder that stays, so that a second run goes on where the first one ended.
+    """
+    with tempfile.TemporaryDirectory(prefix="insighto-") if at is None else contextlib.nullcontext(at) as folder:
         var = Path(folder) / "var"
         port = free_port()
         env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
