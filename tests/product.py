@@ -47,12 +47,12 @@ class Product:
         for row in listed.splitlines():
             pid, parent, command = row.split(None, 2)
             parents[int(pid)], commands[int(pid)] = int(parent), command
-        for pid, command in commands.items():
-            ancestor = pid
+        for candidate, command in commands.items():
+            ancestor = candidate
             while ancestor in parents and ancestor != self.supervisor_pid:
                 ancestor = parents[ancestor]
-            if ancestor == self.supervisor_pid and pid != ancestor and re.search(fragment, command):
-                return pid
+            if ancestor == self.supervisor_pid and candidate != ancestor and re.search(fragment, command):
+                return candidate
         raise LookupError(fragment)
 
 
