@@ -39,8 +39,8 @@ def read_question(raw: bytes) -> Question:
         raise Refused("invalid_json", message) from None
     if asked.provider and asked.provider not in Provider.values:
         raise Refused("invalid_value", "There is no such provider.", param="provider")
-    if max(len(asked.model), len(asked.voice)) > 120:
-        raise Refused("invalid_value", "This name is too long.", param="model")
+    if not (asked.model + asked.voice).isprintable() or max(len(asked.model), len(asked.voice)) > 120:
+        raise Refused("invalid_value", "This is not a name.", param="model")
     if not (asked.provider or asked.model or asked.voice or asked.assistant):
         raise Refused("missing_required_parameter", "Name a model, a voice, a provider or an assistant.", param="model")
     return Question(asked.provider, asked.model, asked.voice, asked.assistant)

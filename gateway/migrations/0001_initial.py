@@ -2,9 +2,10 @@
 
 import django.db.models.deletion
 import django.utils.timezone
-import insighto.lib.ids
 from django.conf import settings
 from django.db import migrations, models
+
+import insighto.lib.ids
 
 
 class Migration(migrations.Migration):

@@ -98,6 +98,9 @@ class ChatCompletion:
             raise Refused("invalid_value", "'model' must be the name of a model.", param="model")
         self._body = body
         self.model = self.price_model = model
+        # Both sides must mean the same by it, or the answer is not the one we read usage from.
+        if not isinstance(body.get("stream"), bool | None):
+            raise Refused("invalid_value", "Invalid 'stream': true or false is needed.", param="stream")
         self.streamed = body.get("stream") is True
         options = body.get("stream_options")
         self._wants_usage = isinstance(options, dict) and options.get("include_usage") is True
@@ -111,8 +114,6 @@ class ChatCompletion:
             value = self._body.get(field)
             if value is not None and (base.whole(value) is None or not 1 <= value <= (most or pricing.MAX_UNITS)):
                 return Refused("invalid_value", f"Invalid '{field}': a whole number is needed.", param=field)
-        if not isinstance(self._body.get("stream", False), bool | None):
-            return Refused("invalid_value", "Invalid 'stream': true or false is needed.", param="stream")
         return self._unpriced_tool() or self._unpriced_part()
 
     def _unpriced_tool(self) -> Refused | None:
