@@ -71,7 +71,7 @@ async def relay(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def _body(receive: Any) -> bytes:
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         body += message.get("body", b"")

@@ -4,7 +4,7 @@ Same decisions, holds, receipts and refusals as the HTTP API; only the name in w
 Closing an iterator early cancels the provider's work and settles what was used.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -78,7 +78,7 @@ class Speech:
 
 async def stream_chat(
     *, account: Account, user: User, assistant: Assistant, messages: Sequence[dict[str, str]]
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """The assistant's answer to `messages` (role and content, oldest first).
 
     Yields a `Receipt` when the route is decided, text as it arrives, then a `Failure` if it broke
