@@ -1,13 +1,19 @@
 """Stories told to the running product: web, worker, scheduler, Valkey and sandbox as real processes."""
 
 import os
+import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests import product
 from tests.product import Product
+from tests.scenarios.steps import MakeVisitor, Visitor
+
+PATIENCE_MS = 10_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,9 +37,44 @@ def http(insighto: Product) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args() -> dict[str, object]:
-    """Debian's Chromium, which may run as root and must not call home."""
+    """The machine's Chromium, else Playwright's own; it may run as root and must not call home."""
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-    found: dict[str, object] = {"args": ["--no-sandbox", "--disable-gpu", "--disable-quic", *quiet]}
-    if binary := os.environ.get("BROWSER_BIN"):
+    sound = ["--autoplay-policy=no-user-gesture-required", "--mute-audio"]
+    found: dict[str, object] = {"args": ["--no-sandbox", "--disable-gpu", "--disable-quic", *quiet, *sound]}
+    if binary := os.environ.get("BROWSER_BIN") or shutil.which("chromium"):
         found["executable_path"] = binary
     return found
+
+
+@pytest.fixture(scope="module")
+def browser(browser_type_launch_args: dict[str, object]) -> Iterator[Browser]:
+    """Of one module, not of the session: while Playwright runs, Django refuses the database to its thread."""
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(**browser_type_launch_args)  # type: ignore[arg-type]
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visitor(browser: Browser, insighto: Product) -> Iterator[MakeVisitor]:
+    """Makes people with a browser of their own; in the end none of them may have seen a fault."""
+    with ExitStack() as stack:
+        visitors: list[Visitor] = []
+
+        def make(*, script: bool = True, **options: object) -> Visitor:
+            context = browser.new_context(
+                base_url=insighto.url,
+                java_script_enabled=script,
+                locale="en-US",
+                **options,  # type: ignore[arg-type]
+            )
+            stack.callback(context.close)
+            context.set_default_timeout(PATIENCE_MS)
+            made = Visitor(context, insighto, script=script)
+            visitors.append(made)
+            return made
+
+        yield make
+        faults = [fault for made in visitors for fault in made.faults]
+    assert faults == []
