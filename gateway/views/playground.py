@@ -82,7 +82,7 @@ async def line_send(request: AccountRequest, assistant_id: UUID) -> HttpResponse
 @require_POST
 @require_role(Membership.Role.MEMBER)
 async def line_speak(request: AccountRequest, assistant_id: UUID, message_id: UUID) -> HttpResponseBase:
-    """The answer as sound, streamed; a header says where its receipts are."""
+    """The answer as sound, streamed; a header says where its receipts are. Without script it is a file to keep."""
     assistant = await aget_object_or_404(Assistant.objects.of(request.account), pk=assistant_id)
     lines = Message.objects.of(request.account).filter(assistant=assistant, user=request.user, role="assistant")
     line = await aget_object_or_404(lines, pk=message_id)
@@ -97,6 +97,9 @@ async def line_speak(request: AccountRequest, assistant_id: UUID, message_id: UU
         response = await sync_to_async(_not_spoken)(request, assistant, line, problem)
     else:
         response = StreamingHttpResponse(_sound(speech), content_type=speech.content_type)
+        if "audio/" not in request.headers.get("accept", ""):
+            # A plain form: browsers play a page of sound by asking for it a second time, which would speak again.
+            response["content-disposition"] = f'attachment; filename="answer-{line.pk}.mp3"'
     await sync_to_async(assistants.spoken)(message=line, request_id=request_id)
     response["x-insighto-receipts"] = reverse("gateway:line_receipts", args=[assistant.pk, line.pk])
     response["x-insighto-request-id"] = str(request_id)
