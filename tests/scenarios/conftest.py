@@ -1,9 +1,9 @@
 """Stories told to the running product: web, worker, scheduler, Valkey and sandbox as real processes."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -56,25 +56,31 @@ def browser(browser_type_launch_args: dict[str, object]) -> Iterator[Browser]:
         chromium.close()
 
 
+@contextlib.contextmanager
+def visitors(browser: Browser, insighto: Product) -> Iterator[MakeVisitor]:
+    """Makes people with a browser of their own; in the end none of them may have seen a fault."""
+    made: list[Visitor] = []
+
+    def make(*, script: bool = True, **options: object) -> Visitor:
+        context = browser.new_context(
+            base_url=insighto.url,
+            java_script_enabled=script,
+            locale="en-US",
+            **options,  # type: ignore[arg-type]
+        )
+        context.set_default_timeout(PATIENCE_MS)
+        made.append(Visitor(context, insighto, script=script))
+        return made[-1]
+
+    try:
+        yield make
+        assert [fault for person in made for fault in person.faults] == []
+    finally:
+        for person in made:
+            person.context.close()
+
+
 @pytest.fixture
 def visitor(browser: Browser, insighto: Product) -> Iterator[MakeVisitor]:
-    """Makes people with a browser of their own; in the end none of them may have seen a fault."""
-    with ExitStack() as stack:
-        visitors: list[Visitor] = []
-
-        def make(*, script: bool = True, **options: object) -> Visitor:
-            context = browser.new_context(
-                base_url=insighto.url,
-                java_script_enabled=script,
-                locale="en-US",
-                **options,  # type: ignore[arg-type]
-            )
-            stack.callback(context.close)
-            context.set_default_timeout(PATIENCE_MS)
-            made = Visitor(context, insighto, script=script)
-            visitors.append(made)
-            return made
-
+    with visitors(browser, insighto) as make:
         yield make
-        faults = [fault for made in visitors for fault in made.faults]
-    assert faults == []

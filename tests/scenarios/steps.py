@@ -9,6 +9,7 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, e
 from insighto.sandbox import keys
 from tests.product import Product
 
+NEW_PASSWORD = "correct horse battery staple"
 SETTINGS = "/settings/provider-keys/"
 LABELS = {"openai": "OpenAI", "azure_speech": "Azure Speech", "elevenlabs": "ElevenLabs"}
 BRANDS = {"openai": "OpenAI", "azure_speech": "Azure", "elevenlabs": "ElevenLabs"}
@@ -49,6 +50,42 @@ class Visitor:
         self.page.get_by_label("Password", exact=True).fill(password or self.insighto.person(email)["password"])
         self.page.get_by_role("button", name="Sign In", exact=True).click()
         expect(self.page).to_have_url(re.compile("/overview/$"))
+
+    def sign_up(self, email: str, account: str) -> None:
+        """A new person: their main account is made and they are in it."""
+        self.page.goto("/accounts/signup/")
+        self.page.get_by_label("Account name").fill(account)
+        self.page.get_by_label("Email").fill(email)
+        for label in ("Password", "Password (again)"):
+            self.page.get_by_label(label, exact=True).fill(NEW_PASSWORD)
+        self.page.get_by_role("button", name="Sign Up").click()
+        expect(self.page).to_have_url(re.compile("/overview/$"))
+
+    def confirm_email(self, email: str) -> None:
+        """Follow the link of the mail that was sent on signing up."""
+        mails = [path.read_text() for path in (self.insighto.var / "mail").iterdir()]
+        links = [link for mail in mails if f"To: {email}" in mail for link in re.findall(r"http\S+/confirm-email/\S+", mail)]
+        self.page.goto(links[-1])
+        self.page.get_by_role("button", name="Confirm").click()
+        expect(self.page.get_by_text(f"You have confirmed {email}")).to_be_visible()
+
+    def confirm_access(self, password: str = NEW_PASSWORD) -> None:
+        """What some pages ask for first when signing in was long ago or in another way."""
+        if "/reauthenticate/" in self.page.url:
+            self.page.get_by_label("Password").fill(password)
+            self.page.get_by_role("button", name="Confirm").click()
+            expect(self.page).not_to_have_url(re.compile("/reauthenticate/"))
+
+    def switch_to(self, account: str) -> None:
+        """Into another account one belongs to."""
+        self.page.locator("details.account-switch > summary").click()
+        self.page.locator(".account-menu").get_by_role("button", name=account).click()
+        self.expect_notice(f"You are now in {account}.")
+
+    def enter_code(self, code: str) -> None:
+        """The six digits of an authenticator app."""
+        self.page.locator("input[name=code]").fill(code)
+        self.page.locator("main form").get_by_role("button").first.click()
 
     def follow(self, name: str) -> None:
         """The main navigation's link; on a narrow screen it is behind the menu."""
