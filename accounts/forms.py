@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from allauth.account.forms import SignupForm as AllauthSignupForm
+from allauth.account.internal.flows.login import record_authentication
 from django import forms
 from django.db import transaction
 from django.http import HttpRequest
@@ -40,6 +41,8 @@ class SignupForm(AllauthSignupForm):  # type: ignore[misc]
         """The user and their main account, both or neither."""
         user: User = super().save(request)
         signup.create_account(name=self.cleaned_data["account_name"], owner=user)
+        # They have just chosen their password: being asked for it again on the way to the first key helps nobody.
+        record_authentication(request, user, method="password", email=user.email)
         return user
 
 
