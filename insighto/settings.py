@@ -85,7 +85,7 @@ INSTALLED_APPS = [
 
 # Static files and health are answered before Django (insighto/asgi.py).
 MIDDLEWARE = [
-    "django_structlog.middlewares.RequestMiddleware",
+    "insighto.middleware.RequestLogMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "django_permissions_policy.PermissionsPolicyMiddleware",
@@ -244,6 +244,7 @@ ACCOUNT_REAUTHENTICATION_TIMEOUT = 1800  # keys, tokens and routing ask again af
 ACCOUNT_DEFAULT_HTTP_PROTOCOL = urlsplit(PUBLIC_URL).scheme or "https"
 ALLAUTH_TRUSTED_PROXY_COUNT = TRUSTED_PROXY_COUNT
 MFA_ADAPTER = "provider_keys.mfa.MFAAdapter"
+MFA_FORMS = {"activate_totp": "provider_keys.mfa.ActivateTOTPForm"}
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "Insighto"

@@ -13,6 +13,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from accounts.models import Account
 from insighto.lib.errors import DomainError
 from provider_keys import destinations, pasted
+from provider_keys.forms import VisibleInput
 from provider_keys.models import Check, Connection, Credential, PlatformCredential, Provider
 from provider_keys.services import checks, platform_credentials
 
@@ -125,6 +126,7 @@ class PlatformCredentialForm(forms.ModelForm[PlatformCredential]):
     class Meta:
         model = PlatformCredential
         fields = ["provider", "region"]
+        widgets = {"region": VisibleInput}
 
     @sensitive_variables()
     def clean(self) -> dict[str, Any] | None:

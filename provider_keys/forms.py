@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 
-from provider_keys import destinations
+from provider_keys import destinations, pasted
 from provider_keys.models import Provider
 from provider_keys.readiness import BRANDS
 from provider_keys.selectors import SettingsPage
@@ -28,13 +28,20 @@ class SecretInput(forms.PasswordInput):
         )
 
 
+class VisibleInput(forms.TextInput):
+    """A field whose text is shown again beside its error, unless a key was pasted into it."""
+
+    def format_value(self, value: Any) -> str | None:
+        return None if value and pasted.looks_like_key(str(value)) else super().format_value(value)
+
+
 class ConnectionForm(forms.Form):
     """A key for one provider; Azure's needs a region. `name` falls back to the suggested one."""
 
     key = forms.CharField(max_length=4096, strip=False, widget=SecretInput)
     region = forms.CharField(
         max_length=60,
-        widget=forms.TextInput(
+        widget=VisibleInput(
             attrs={"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false", "placeholder": "westeurope"}
         ),
         help_text="As the portal shows it beside the key, such as westeurope.",
@@ -42,7 +49,7 @@ class ConnectionForm(forms.Form):
     name = forms.CharField(
         max_length=200,
         required=False,
-        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        widget=VisibleInput(attrs={"autocomplete": "off"}),
         help_text="How you will recognise it: in drop-downs, receipts and usage.",
     )
 
@@ -75,7 +82,7 @@ class ConnectionForm(forms.Form):
 class NameForm(forms.Form):
     """Another name for a connection."""
 
-    name = forms.CharField(max_length=200, widget=forms.TextInput(attrs={"autocomplete": "off", "data-focus": ""}))
+    name = forms.CharField(max_length=200, widget=VisibleInput(attrs={"autocomplete": "off", "data-focus": ""}))
 
 
 class SlotsForm(forms.Form):

@@ -9,8 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from allauth.core import context
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
+from allauth.mfa.totp import forms as totp_forms
+from allauth.mfa.totp.internal import auth as totp
 from django.db import transaction
 from django.db.models.signals import post_init, pre_save
 
@@ -22,6 +25,23 @@ from provider_keys.errors import CredentialLocked, CredentialUnreadable
 
 _PREFIX: Final = "sealed:"
 _NOBODY: Final = ""  # between `encrypt` and the save that says whose it is
+
+
+class ActivateTOTPForm(totp_forms.ActivateTOTPForm):  # type: ignore[misc]
+    """allauth's form, which keeps a new seed in the session until its first code proves it: sealed there too."""
+
+    secret: str
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        session = context.request.session
+        if self.secret.startswith(_PREFIX):
+            try:
+                self.secret = unseal_text(self.secret)
+                return
+            except (CredentialLocked, CredentialUnreadable):
+                self.secret = totp.generate_totp_secret()  # the code will not fit, and the page shows a new seed
+        session[totp.SECRET_SESSION_KEY] = seal_text(self.secret, owner=str(self.user.pk))
 
 
 class MFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]

@@ -105,9 +105,14 @@ def connection_name(typed: str) -> str:
     if len(text) > NAME_LENGTH:
         message = f"A name has {NAME_LENGTH} characters at most."
         raise NameRefused(message, field="name")
-    if _KEY_IN_TEXT.search(text):
+    if looks_like_key(text):
         raise NameRefused("This looks like a key, and a name is shown. Paste it into the key field.", field="name")
     return text
+
+
+def looks_like_key(text: str) -> bool:
+    """Somewhere in it is what may be a key, so no page repeats it."""
+    return _KEY_IN_TEXT.search(text) is not None
 
 
 def last_four(text: str) -> str:

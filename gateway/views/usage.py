@@ -34,7 +34,8 @@ def usage_list(request: AccountRequest) -> HttpResponse:
     usage = reports.usage(request.account, filters)
     page = Paginator(reports.legs(request.account, filters), PAGE_SIZE).get_page(request.GET.get("page"))
     query = request.GET.copy()
-    query.pop("page", None)
+    for name in set(query) - set(form.fields):
+        del query[name]  # the page number, and whatever else an address may hold
     context = {
         "form": form,
         "usage": usage,
