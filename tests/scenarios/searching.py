@@ -10,7 +10,7 @@ import hashlib
 import html
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import unquote_to_bytes
 
 WINDOW = 12  # so the last four characters, which pages show, are none
@@ -19,11 +19,23 @@ LARGEST = 4 * 1024 * 1024  # of what one compressed stream may unfold to
 
 _WORD = re.compile(rb"[A-Za-z0-9_\-]{12,}")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]{16,}")
-_HEX = re.compile(rb"(?:[0-9A-Fa-f]{2}[ :]?){12,}")
-_ESCAPED = re.compile(rb"\\+(?:u00|x)([0-9A-Fa-f]{2})|\\+([0-7]{3})")
-_QUOTED = re.compile(rb"=([0-9A-F]{2})")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _STREAM = re.compile(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08")
+_ESCAPED = re.compile(rb"\\+(?:u00|x)([0-9A-Fa-f]{2})|\\+([0-7]{3})")
+_SOFT_BREAK = re.compile(rb"=\r?\n")
+# Runs in which every character is written in another way; where only some are, enough of the rest is in clear.
+_RUNS: list[tuple[re.Pattern[bytes], Callable[[bytes], bytes]]] = [
+    (re.compile(rb"(?:[!-~]\0){12,}|(?:\0[!-~]){12,}"), lambda run: run.replace(b"\0", b"")),
+    (re.compile(rb"(?:[A-Za-z0-9_.~\-]*%[0-9A-Fa-f]{2,6}){8}[A-Za-z0-9_.~%\-]*"), unquote_to_bytes),
+    (re.compile(rb"(?:\\+(?:u00|x)[0-9A-Fa-f]{2}|\\+[0-7]{3}){8,}"), lambda run: _ESCAPED.sub(_byte, run)),
+    (re.compile(rb"(?:&#x?[0-9A-Fa-f]{2,4};){8,}"), lambda run: html.unescape(run.decode()).encode()),
+    (re.compile(rb"(?:=[0-9A-F]{2}){8,}"), lambda run: binascii.unhexlify(run.replace(b"=", b""))),
+    (re.compile(rb"(?:[0-9A-Fa-f]{2}){12,}[0-9A-Fa-f]?"), lambda run: _from_hex(run, 0)),
+    (re.compile(rb"(?:[0-9A-Fa-f]{2}){12,}[0-9A-Fa-f]?"), lambda run: _from_hex(run, 1)),
+    *((_BASE64, lambda run, at=at: _from_base64(run[at:])) for at in range(4)),
+]
+# What a decoded piece must have to be worth another look; random bytes have none of it.
+_PROMISING = re.compile(_WORD.pattern + b"|" + _STREAM.pattern + b"|" + b"|".join(run.pattern for run, _ in _RUNS[:5]))
 
 
 class Searcher:
@@ -49,17 +61,12 @@ class Searcher:
 
     def leaks(self, data: bytes) -> set[str]:
         """The names of the secrets that `data` holds, in clear or in any disguise."""
-        found: set[str] = set()
-        seen: set[bytes] = set()
-        self._look(data, DEPTH, found, seen)
-        found |= {name for needle, name in self._exact.items() if needle in data}
+        found = {name for needle, name in self._exact.items() if needle in data}
+        self._look(data, DEPTH, found, set())
         return found
 
     def _look(self, data: bytes, depth: int, found: set[str], seen: set[bytes]) -> None:
-        for word in set(_WORD.findall(data)):
-            if word in seen:
-                continue
-            seen.add(word)
+        for word in _new(_WORD.findall(data), seen, b"word"):
             lowered = word.lower()
             for start in range(len(lowered) - WINDOW + 1):
                 if name := self._windows.get(lowered[start : start + WINDOW]):
@@ -70,47 +77,51 @@ class Searcher:
 
 
 def _decoded(data: bytes, seen: set[bytes]) -> Iterator[bytes]:
-    if b"\0" in data:
-        yield data.replace(b"\0", b"")  # UTF-16 and UTF-32
-    if b"%" in data:
-        yield unquote_to_bytes(data)
-    if b"\\" in data:
-        yield _ESCAPED.sub(_byte, data)
-    if b"&" in data:
-        yield html.unescape(data.decode("latin-1")).encode("utf-8")
-    if b"=" in data:
-        yield _QUOTED.sub(_byte, re.sub(rb"=\r?\n", b"", data))
+    if _SOFT_BREAK.search(data):
+        yield _SOFT_BREAK.sub(b"", data)
     yield from _unfolded(data)
-    # All short pieces together: what comes out is looked through once, not thousands of times.
-    hexed = [re.sub(rb"[ :]", b"", word) for word in set(_HEX.findall(data))]
-    if hexed := [word for word in hexed if _is_new(b"hex " + word, seen)]:
-        yield b"\n".join(binascii.unhexlify(word[at : at + (len(word) - at) // 2 * 2]) for word in hexed for at in (0, 1))
-    coded = [word for word in set(_BASE64.findall(data)) if _is_new(b"base64 " + word, seen)]
-    for at in range(4):
-        pieces = (word.translate(_URL_SAFE)[at:] for word in coded)
-        if decoded := [base64.b64decode(piece[: len(piece) // 4 * 4]) for piece in pieces]:
-            yield b"\n".join(decoded)
+    for number, (runs, decode) in enumerate(_RUNS):
+        # Looked through together, because most pieces are short, and each of them once.
+        pieces = [decode(run) for run in _new(runs.findall(data), seen, b"%d" % number)]
+        if pieces := [piece for piece in pieces if _PROMISING.search(piece)]:
+            yield b"\n".join(pieces)
 
 
-def _is_new(word: bytes, seen: set[bytes]) -> bool:
-    if word in seen:
-        return False
-    seen.add(word)
-    return True
+def _new(words: list[bytes], seen: set[bytes], kind: bytes) -> list[bytes]:
+    fresh = [word for word in set(words) if kind + word not in seen]
+    seen.update(kind + word for word in fresh)
+    return fresh
 
 
 def _byte(match: re.Match[bytes]) -> bytes:
-    if match.lastindex == 2:
-        return bytes([int(match[2], 8) & 255])
-    return bytes.fromhex(match[1].decode())
+    return bytes([int(match[2], 8) & 255]) if match[1] is None else bytes.fromhex(match[1].decode())
+
+
+def _from_hex(text: bytes, at: int) -> bytes:
+    return binascii.unhexlify(text[at : at + (len(text) - at) // 2 * 2])
+
+
+def _from_base64(text: bytes) -> bytes:
+    text = (text[:-1] if len(text) % 4 == 1 else text).translate(_URL_SAFE)
+    return base64.b64decode(text + b"=" * (-len(text) % 4))
 
 
 def _unfolded(data: bytes) -> Iterator[bytes]:
     for match in _STREAM.finditer(data):
-        stream = zlib.decompressobj(wbits=47)  # zlib or gzip, by its head
-        try:
-            unfolded = stream.decompress(data[match.start() : match.start() + LARGEST], LARGEST)
-        except zlib.error:
-            continue
+        piece = data[match.start() : match.start() + LARGEST]
+        unfolded = _unfold([piece]) or _unfold([piece[at : at + 1] for at in range(min(len(piece), 65_536))])
         if len(unfolded) >= WINDOW:
             yield unfolded
+
+
+def _unfold(pieces: list[bytes]) -> bytes:
+    """As much as there is before something else begins; an error costs the piece it is met in."""
+    stream, unfolded = zlib.decompressobj(wbits=47), b""  # zlib or gzip, by its head
+    for piece in pieces:
+        try:
+            unfolded += stream.decompress(piece, LARGEST)
+        except zlib.error:
+            break
+        if stream.eof or len(unfolded) > LARGEST:
+            break
+    return unfolded

@@ -99,6 +99,7 @@ class Visitor:
     product: Product
     who: str = ""
     seen: list[Page] = field(default_factory=list)
+    _hidden: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.http = httpx.Client(base_url=self.product.url, timeout=30, trust_env=False)
@@ -118,14 +119,22 @@ class Visitor:
 
     def post(self, path: str, data: dict[str, str] | None = None, *, of: str = KEYS, **options: Any) -> httpx.Response:
         """Send a form as the page `of` would: with its token and the account it was rendered for."""
-        hidden = dict(re.findall(r'name="(csrfmiddlewaretoken|for_account)" value="([^"]*)"', self.get(of).text))
+        if of not in self._hidden:
+            shown = self.get(of).text
+            self._hidden[of] = dict(re.findall(r'name="(csrfmiddlewaretoken|for_account)" value="([^"]*)"', shown))
+        hidden = self._hidden[of]
         return self._keep(self.http.post(path, data=hidden | (data or {}), **options))
 
     def sign_in(self, email: str, password: str) -> Self:
         self.who = email
         answer = self.post("/accounts/login/", {"login": email, "password": password}, of="/accounts/login/")
         assert answer.status_code == 302, answer.text[:500]
+        self.forget_tokens()
         return self
+
+    def forget_tokens(self) -> None:
+        """A new session has new ones."""
+        self._hidden.clear()
 
     def add(self, provider: str, key: str, **data: str) -> httpx.Response:
         region = {"region": keys.DEFAULT_REGION} if provider == "azure_speech" else {}
@@ -141,10 +150,11 @@ class Visitor:
         """The connection added last, as the provider's drop-down offers it."""
         choices = re.search(rf'<select name="{provider}".*?</select>', self.get(KEYS).text, re.S)
         assert choices is not None
-        return re.findall(r'<option value="([0-9a-f-]{36})"', choices[0])[-1]
+        found: list[str] = re.findall(r'<option value="([0-9a-f-]{36})"', choices[0])
+        return found[-1]
 
-    def crawl(self, start: str, *, limit: int = 200) -> set[str]:
-        """Every page that links lead to, from `start`; its paths."""
+    def crawl(self, start: str, *, below: str = "/", limit: int = 200) -> set[str]:
+        """Every page that links lead to, from `start`; the paths, all of them `below` one."""
         found, waiting = {start}, [start]
         while waiting and len(found) < limit:
             page = self.get(waiting.pop(0), follow_redirects=True)
@@ -152,8 +162,13 @@ class Visitor:
                 continue
             for link in re.findall(r'(?:href|hx-get)="([^"#]*)', page.text):
                 path = urlsplit(str(page.url.join(link.replace("&amp;", "&")))).path
-                is_ours = urlsplit(str(page.url.join(link))).netloc == page.url.netloc
-                if is_ours and path not in found and not path.startswith("/static/") and "logout" not in path:
+                is_ours = urlsplit(str(page.url.join(link))).netloc == page.url.netloc.decode()
+                if (
+                    is_ours
+                    and path.startswith(below)
+                    and path not in found
+                    and not re.match("/static/|.*/logout/", path)
+                ):
                     found.add(path)
                     waiting.append(path)
         return found
@@ -176,7 +191,17 @@ def eventually(fact: Callable[[], Found], within_s: float = 20.0, every_s: float
 
 
 def processes_of(product: Product) -> list[psutil.Process]:
-    return psutil.Process(product.supervisor_pid).children(recursive=True)
+    found: list[psutil.Process] = psutil.Process(product.supervisor_pid).children(recursive=True)
+    return found
+
+
+def process_of(product: Product, word: str) -> psutil.Process:
+    """The process that was started with `word` on its command line; not its guard."""
+    for process in processes_of(product):
+        words = process.cmdline()
+        if word in words and not any(part.endswith("guard.py") for part in words):
+            return process
+    raise LookupError(word)
 
 
 def valkey_socket(product: Product) -> Path:
