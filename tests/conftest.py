@@ -36,6 +36,7 @@ def _prepare_environment() -> None:
     if _WORKER:
         number = int(_WORKER.removeprefix("gw") or 0) % 15 + 1
         os.environ["REDIS_URL"] = os.environ["REDIS_URL"].replace("?db=0", f"?db={number}")
+        os.environ["DJANGO_SETTINGS_MODULE"] = "insighto.settings"
         return
     for name in list(os.environ):
         if name in _STRAY or name.removesuffix("_FILE") in _STRAY or name.startswith(_STRAY_PREFIXES):
@@ -98,6 +99,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in set(deselected)]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """A worker's settings wait for its own conftest; found in its environment, they would be read before it."""
+    os.environ.pop("DJANGO_SETTINGS_MODULE", None)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     _stack.close()
 
@@ -126,6 +133,17 @@ def _append_only_lifted() -> Iterator[None]:
                 cursor.execute(sql)
 
 
+def _count_on_from_what_is_there() -> None:
+    """Rows put back with their numbers leave PostgreSQL's counters behind; they go on from the highest."""
+    from django.apps import apps
+    from django.core.management.color import no_style
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        for statement in connection.ops.sequence_reset_sql(no_style(), apps.get_models(include_auto_created=True)):
+            cursor.execute(statement)
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """After a test that commits: empty every table, then put back what the migrations had put there."""
@@ -140,6 +158,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
         with _append_only_lifted():
             call_command("flush", verbosity=0, interactive=False, inhibit_post_migrate=True)
             connection.creation.deserialize_db_from_string(migrated)
+            _count_on_from_what_is_there()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", empty_tables)

@@ -249,7 +249,9 @@ def test_an_exception_of_the_work_is_told_by_its_type_only(caplog, capsys):
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("forged", ["5f0c2f2e-6d7e-4f6e-9d55-0d6c5a1b7a10", "", "1", "../../x", "' OR 1=1 --", 7, None, ["a"], {"a": 1}])
+@pytest.mark.parametrize(
+    "forged", ["5f0c2f2e-6d7e-4f6e-9d55-0d6c5a1b7a10", "", "1", "../../x", "' OR 1=1 --", 7, None, ["a"], {"a": 1}]
+)
 def test_a_forged_message_does_nothing(forged):
     entry = owe()
     done: list[str] = []

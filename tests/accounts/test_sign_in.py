@@ -108,17 +108,17 @@ def test_pages_before_sign_in_are_ours(db: None, page: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["2fa/", "2fa/totp/activate/", "2fa/webauthn/", "email/", "password/change/", "logout/"]
+    "path", ["2fa/", "2fa/totp/activate/", "2fa/webauthn/", "email/", "password/change/", "logout/"]
 )
-def test_pages_of_a_persons_own_security_are_ours(window: Client, owner: User, page: str) -> None:
+def test_pages_of_a_persons_own_security_are_ours(window: Client, owner: User, path: str) -> None:
     from allauth.account.models import EmailAddress
 
     EmailAddress.objects.filter(user=owner).update(verified=True)
     assert b"signed-out-main" in window.get("/accounts/reauthenticate/").content
     window.post("/accounts/reauthenticate/", {"password": factories.PASSWORD, "next": "/team/"})
-    answer = window.get(f"/accounts/{page}")
+    answer = window.get(f"/accounts/{path}")
     assert answer.status_code == 200, answer.get("Location")
-    assert b"signed-out-main" in answer.content
+    assert b'class="shell"' in answer.content or path == "logout/"
     assert b"data:image" not in answer.content  # the content security policy would block it
 
 
