@@ -151,17 +151,24 @@ def northwind(accounts: MakeAccount) -> Iterator[Account]:
     assert {verdict for verdict, _ in account.facts().values()} == {"valid"}
 
 
-def test_a_check_whose_worker_was_killed_is_finished_by_the_poller(accounts: MakeAccount) -> None:
-    contoso = accounts(CONTOSO)
-    if contoso.running():
-        # Its lease has a minute; the poller finds it when that is over.
-        now = "CURRENT_TIMESTAMP"
-        contoso.database.run(
-            f"UPDATE accounts_outboxentry SET locked_until = {now} WHERE done_at IS NULL AND locked_until > {now}"  # noqa: S608
-        )
-    contoso.finished()
+@pytest.fixture
+def contoso(accounts: MakeAccount) -> Account:
+    """The account whose check was cut off, when the product has come to it again."""
+    account = accounts(CONTOSO)
+    account.sandbox.reset()
+    if account.running():
+        # The lease of the killed worker has a minute; the poller finds the work when that is over.
+        open_ones = "done_at IS NULL AND locked_until > CURRENT_TIMESTAMP"
+        account.database.run(f"UPDATE accounts_outboxentry SET locked_until = CURRENT_TIMESTAMP WHERE {open_ones}")  # noqa: S608
+    account.finished()
+    return account
 
-    assert set(contoso.facts().values()) == {("valid", "ok")}
+
+def test_a_check_whose_worker_was_killed_is_finished_by_the_poller(contoso: Account) -> None:
+    checks = contoso.database.rows("SELECT count(*), count(finished_at) FROM provider_keys_check")
+
+    assert checks[0][0] == checks[0][1] >= 6  # those of storing the keys, and the press that was cut off
+    assert {fact[0] for provider, fact in contoso.facts().items()} <= {"valid", "placeholder"}
     assert contoso.database.value("SELECT count(*) FROM accounts_outboxentry WHERE dead_at IS NOT NULL") == 0
 
 
@@ -231,32 +238,36 @@ def test_a_flushed_broker_costs_a_check_seconds(northwind: Account, moment: str)
 
 @pytest.fixture
 def switched_on(northwind: Account) -> Iterator[Account]:
-    northwind.owner.switch("on")
-    enabled = f"SELECT byok_enabled FROM accounts_account WHERE name = '{NORTHWIND}'"  # noqa: S608
-    assert northwind.database.value(enabled)
+    switch(northwind, "on")
     yield northwind
-    northwind.owner.switch("off")
-    assert not northwind.database.value(enabled)
+    switch(northwind, "off")
+
+
+def switch(account: Account, to: str) -> None:
+    account.owner.switch(to)
+    enabled = f"SELECT byok_enabled FROM accounts_account WHERE name = '{account.name}'"  # noqa: S608
+    assert bool(account.database.value(enabled)) is (to == "on")
 
 
 def test_an_account_without_a_usable_key_is_told_so_in_its_providers_shape_and_pays_nothing(
-    switched_on: Account,
+    contoso: Account,
 ) -> None:
-    before = switched_on.money()
-    since = switched_on.sandbox.last_call()
-    mine = switched_on.owner.newest("elevenlabs")
-    slots = {provider: switched_on.owner.newest(provider) for provider in ("openai", "azure_speech")}
+    switch(contoso, "on")
+    before = contoso.money()
+    since = contoso.sandbox.last_call()
+    mine = contoso.owner.newest("elevenlabs")
+    slots = {provider: contoso.owner.newest(provider) for provider in ("openai", "azure_speech")}
 
-    switched_on.owner.select(**slots, elevenlabs="")
-    missing = switched_on.api("elevenlabs")
-    switched_on.owner.post(f"{KEYS}elevenlabs/not-used/")
-    switched_on.owner.select(**slots, elevenlabs=_placeholder(switched_on))
-    unused = switched_on.api("elevenlabs")
-    switched_on.owner.select(**slots, elevenlabs=mine)
-    assert switched_on.asked(since) == []  # nothing was sent, with whosever key
-    switched_on.meets("invalid")
-    rejected = {provider: switched_on.api(provider) for provider in PROVIDERS}
-    switched_on.meets(None)
+    contoso.owner.select(**slots, elevenlabs="")
+    missing = contoso.api("elevenlabs")
+    contoso.owner.post(f"{KEYS}elevenlabs/not-used/")
+    contoso.owner.select(**slots, elevenlabs=_placeholder(contoso))
+    unused = contoso.api("elevenlabs")
+    contoso.owner.select(**slots, elevenlabs=mine)
+    assert contoso.asked(since) == []  # nothing was sent, with whosever key
+    contoso.meets("invalid")
+    rejected = {provider: contoso.api(provider) for provider in PROVIDERS}
+    contoso.meets(None)
 
     told = {provider: answer.json() for provider, answer in rejected.items()}
     assert {answer.status_code for answer in (missing, unused, *rejected.values())} == {424}
@@ -266,8 +277,8 @@ def test_an_account_without_a_usable_key_is_told_so_in_its_providers_shape_and_p
     assert told["openai"]["error"]["code"] == "byok_key_invalid"
     assert told["openai"]["error"]["type"] == "provider_key_error"
     assert told["azure_speech"]["error"]["code"] == "byok_key_invalid"
-    assert switched_on.money() == before
-    assert {call["tag"] for call in switched_on.asked(since)} == {keys.name("openai", switched_on.key("openai"))}
+    assert contoso.money() == before
+    assert {call["tag"] for call in contoso.asked(since)} == {keys.name("openai", contoso.key("openai"))}
 
 
 def _placeholder(account: Account) -> str:
