@@ -166,8 +166,8 @@ def test_rotation_under_replacements_and_kills_loses_nothing_and_leaves_nothing(
     """A rewrap in another process is killed again and again while customers replace their keys."""
     stored: dict[Any, str] = {}
     rows: list[Connection] = []
-    for number in range(120):
-        if number % 40 == 0:
+    for number in range(60):
+        if number % 30 == 0:
             account = factories.make_account(owner=owner)
         key = f"{OPENAI_KEY}-{number:04}"
         row = connections.add(account=account, provider=Provider.OPENAI, key=key, actor=owner)
