@@ -19,7 +19,7 @@ from billing.errors import AmountOutOfRange
 from billing.leg_records import Opening, Refusal, Settlement
 from billing.pricing import PriceRow, Usage
 from billing.routing import Decision
-from gateway import errors, receipts, relay
+from gateway import errors, receipts, relay, uses
 from gateway.errors import Refused
 from gateway.relay import Failed, Rejected
 from gateway.runtime import Runtime
@@ -113,6 +113,7 @@ class Leg:
             self._decide_refused(error.code)
             raise errors.of_domain(error) from None
         self._is_open = True
+        uses.note(self._runtime, api_key_id=admission.api_key_id, connection_id=decision.connection_id)
 
     async def _hold_micros(self, admission: Admission) -> int:
         problem = self.operation.refuse_on_credits()

@@ -1,9 +1,12 @@
 """Connections and the credential versions behind them: added, replaced, removed; opened for one call."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Final
+from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from accounts.models import Account, User
@@ -25,6 +28,7 @@ from provider_keys.models import Check, Connection, Credential, Provider, Slot, 
 from provider_keys.services import checks, vault
 
 CONNECTIONS_PER_PROVIDER: Final = 100
+TOUCH_EVERY: Final = timedelta(minutes=1)
 
 # The `verdict_reason` of a key that is known, without asking anyone, to be unable to do inference.
 ADMIN_KEY: Final = "admin_key"
@@ -160,6 +164,13 @@ def remove(*, connection: Connection, actor: User | None) -> None:
             target=row,
             detail={"provider": row.provider},
         )
+
+
+def touch(ids: Iterable[UUID]) -> int:
+    """Note that these connections were used just now; each row is written at most once a minute."""
+    now = timezone.now()
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=now - TOUCH_EVERY)
+    return Connection.objects.filter(stale, pk__in=set(ids)).update(last_used_at=now)
 
 
 def open_credential(sealed: SealedCredential) -> Secret:
