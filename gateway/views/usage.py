@@ -1,6 +1,5 @@
 """Usage: what was processed, by whom, on whose key, at what cost; and the receipt of each request."""
 
-import csv
 from collections.abc import Iterator
 from uuid import UUID
 
@@ -10,6 +9,7 @@ from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
+from accounts import csv_export
 from accounts.models import Membership
 from accounts.permissions import AccountRequest, require_role
 from billing import charts, reports, routing
@@ -54,7 +54,9 @@ def usage_export(request: AccountRequest) -> HttpResponseBase:
     """The filtered legs as CSV, newest first, at most 50,000 lines, streamed."""
     form = UsageFilterForm(request.GET, account=request.account)
     rows = reports.legs(request.account, form.filters())[:EXPORT_LIMIT]
-    response = StreamingHttpResponse(_lines(rows.iterator(chunk_size=500)), content_type="text/csv; charset=utf-8")
+    response = StreamingHttpResponse(
+        csv_export.lines(_rows(rows.iterator(chunk_size=500))), content_type="text/csv; charset=utf-8"
+    )
     response["content-disposition"] = f'attachment; filename="usage-{timezone.localdate():%Y-%m-%d}.csv"'
     return response
 
@@ -75,27 +77,11 @@ def request_show(request: AccountRequest, request_id: UUID) -> HttpResponse:
     return render(request, "gateway/request_show.html", {"found": found, "legs": legs, "assistant": assistant})
 
 
-class _Echo:
-    """A file that hands back what is written, so that csv can feed a stream."""
-
-    def write(self, line: str) -> str:
-        return line
-
-
-def _lines(rows: Iterator[Leg]) -> Iterator[str]:
-    writer = csv.writer(_Echo())
-    yield writer.writerow(COLUMNS)
-    for leg in rows:
-        yield writer.writerow(
-            [
-                leg.created_at.isoformat(), str(leg.request_id), leg.kind, leg.provider, _defused(leg.model),
-                _defused(leg.voice), leg.funding_source, _defused(leg.connection_name), leg.reason, leg.state,
-                leg.input_units, leg.cached_input_units, leg.output_units, leg.cost_micros,
-                "" if leg.estimate_micros is None else leg.estimate_micros,
-            ]
+def _rows(legs: Iterator[Leg]) -> Iterator[tuple[object, ...]]:
+    yield COLUMNS
+    for leg in legs:
+        yield (
+            leg.created_at.isoformat(), leg.request_id, leg.kind, leg.provider, leg.model, leg.voice,
+            leg.funding_source, leg.connection_name, leg.reason, leg.state, leg.input_units,
+            leg.cached_input_units, leg.output_units, leg.cost_micros, leg.estimate_micros,
         )  # fmt: skip
-
-
-def _defused(text: str) -> str:
-    """A cell a spreadsheet would run as a formula is quoted (threat model: stored script through exports)."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
