@@ -16,11 +16,15 @@ from tests.scenarios.steps import MakeVisitor, Visitor
 PATIENCE_MS = 10_000
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One product serves all stories, so one worker tells them all."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One product serves all stories, so one worker tells them all; pictures are taken only when asked for."""
     for item in items:
         if "/scenarios/" in str(item.path):
             item.add_marker(pytest.mark.xdist_group("product"))
+    if os.environ.get("INSIGHTO_SCREENSHOTS") != "1":
+        pictures = [item for item in items if item.path.name == "test_screenshots.py"]
+        config.hook.pytest_deselected(items=pictures)
+        items[:] = [item for item in items if item not in set(pictures)]
 
 
 @pytest.fixture(scope="session")
