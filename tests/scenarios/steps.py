@@ -64,7 +64,9 @@ class Visitor:
     def confirm_email(self, email: str) -> None:
         """Follow the link of the mail that was sent on signing up."""
         mails = [path.read_text() for path in (self.insighto.var / "mail").iterdir()]
-        links = [link for mail in mails if f"To: {email}" in mail for link in re.findall(r"http\S+/confirm-email/\S+", mail)]
+        links = [
+            link for mail in mails if f"To: {email}" in mail for link in re.findall(r"http\S+/confirm-email/\S+", mail)
+        ]
         self.page.goto(links[-1])
         self.page.get_by_role("button", name="Confirm").click()
         expect(self.page.get_by_text(f"You have confirmed {email}")).to_be_visible()

@@ -12,11 +12,11 @@ import pytest
 from allauth.mfa.totp.internal import auth as totp
 from axe_playwright_python.sync_playwright import Axe
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize
 
 from tests.product import Product
 from tests.scenarios.conftest import visitors
-from tests.scenarios.steps import SETTINGS, MakeVisitor, Visitor, key
+from tests.scenarios.steps import SETTINGS, Visitor, key
 
 pytestmark = [pytest.mark.browser, pytest.mark.once]
 
@@ -85,7 +85,7 @@ NOT_PAGES = {
     "mfa_authenticate": "between password and second factor; the story of the second factor looks at it",
 }
 AXE = Axe()
-ON_A_PHONE = {"width": 390, "height": 844}
+ON_A_PHONE: ViewportSize = {"width": 390, "height": 844}
 
 
 @dataclass(frozen=True)

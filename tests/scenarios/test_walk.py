@@ -17,11 +17,7 @@ CREDITS = re.compile(r"\d+\.\d+ credits?")
 WALKERS = {True: "owner@northwind.test", False: "owner@contoso.test"}
 
 
-def with_and_without_script(test):
-    return pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])(test)
-
-
-@with_and_without_script
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
 def test_a_customer_stores_keys_has_them_checked_turns_them_on_and_is_served_by_them(
     visitor: MakeVisitor, insighto: Product, script: bool
 ) -> None:
