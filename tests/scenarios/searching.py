@@ -1,7 +1,7 @@
 """Looking for secrets in bytes of any kind: not for their encodings, but by decoding whatever can be decoded.
 
 A hit is any `WINDOW` characters in a row of a secret, so a part of one is found like the whole, and
-encodings inside encodings are followed to a depth of three (a session is JSON in zlib in base64).
+encodings inside encodings are followed to a depth of four (a session is JSON in zlib in base64).
 """
 
 import base64
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import unquote_to_bytes
 
 WINDOW = 12  # so the last four characters, which pages show, are none
-DEPTH = 3
+DEPTH = 4
 LARGEST = 4 * 1024 * 1024  # of what one compressed stream may unfold to
 
 _WORD = re.compile(rb"[A-Za-z0-9_\-]{12,}")

@@ -362,9 +362,20 @@ def database(world: Haunted) -> Iterator[tuple[str, bytes]]:
 
 
 def valkey(world: Haunted) -> Iterator[tuple[str, bytes]]:
+    # Not by DUMP, which may compress in a way of Valkey's own.
     with redis.Redis(unix_socket_path=str(visitor.valkey_socket(world.product))) as client:
+        readers: dict[bytes, Callable[[bytes], Any]] = {
+            b"string": client.get, b"list": lambda name: client.lrange(name, 0, -1), b"hash": client.hgetall,
+            b"set": client.smembers, b"zset": lambda name: client.zrange(name, 0, -1), b"none": lambda _: b"",
+        }  # fmt: skip
         for name in client.scan_iter(count=500):
-            yield f"Valkey {name!r}", name + b"\n" + (client.dump(name) or b"")
+            yield f"Valkey {name!r}", name + b"\n" + b"\n".join(_flat(readers[client.type(name)](name)))
+
+
+def _flat(value: Any) -> Iterator[bytes]:
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    yield from value if isinstance(value, list | set) else [value or b""]
 
 
 def processes(world: Haunted) -> Iterator[tuple[str, bytes]]:
