@@ -56,6 +56,7 @@ def _talk(person: Visitor, line: str) -> None:
 def _take(person: Visitor, name: str, *, scheme: str = "light") -> None:
     """The whole page in one window, so that what sticks to its end covers nothing."""
     person.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+    person.page.set_viewport_size({"width": 1280, "height": 800})
     height = person.page.evaluate("document.querySelector('main').scrollHeight")
     person.page.set_viewport_size({"width": 1280, "height": max(800, height)})
     FOLDER.mkdir(exist_ok=True)
