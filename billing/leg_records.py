@@ -63,6 +63,7 @@ class Settlement:
     http_status: int | None = 200
     error_code: str = ""
     is_flagged: bool = False
+    price: PriceRow | None = None  # the one the leg was opened with, where still at hand; saves looking it up
 
 
 @dataclass(frozen=True, slots=True)

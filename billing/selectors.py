@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
+import msgspec
 from django.db import connection
+from django.utils import timezone
 
 from accounts.models import Account
 from billing import money, routing
@@ -35,57 +37,156 @@ class RouteFacts:
         return self.platform if decision.funding_source == routing.PLATFORM_CREDITS else None
 
 
-_STANDINGS = """
-SELECT ask.account_id, ask.provider,
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Who may do what: an API key's digest, or an account already known; and a provider, or only who it is."""
+
+    provider: str = ""
+    digest: bytes | None = None
+    account_id: UUID | None = None
+
+
+class Known(NamedTuple):
+    """Whom a digest stands for, and what that account's standing at the provider is."""
+
+    account_id: UUID
+    api_key_id: UUID | None
+    facts: RouteFacts | None
+
+
+class _Row(msgspec.Struct, array_like=True, gc=False):
+    place: int
+    api_key_id: UUID | None
+    account_id: UUID
+    is_active: bool
+    byok_enabled: bool
+    byok_allowed: bool
+    link_id: UUID | None
+    link_name: str | None
+    verdict: str | None
+    verdict_reason: str | None
+    is_placeholder: bool | None
+    link_region: str | None
+    credential_id: UUID | None
+    version: int | None
+    ciphertext: bytes | None
+    ours_id: UUID | None
+    ours_version: int | None
+    ours_region: str | None
+    ours_ciphertext: bytes | None
+    balance_micros: int | None
+    is_frozen: bool
+
+
+# In the order of `_Row`.
+_COLUMNS = """
+       who.place, who.api_key_id, who.account_id,
        coalesce(account.status = 'active' AND coalesce(parent.status, 'active') = 'active', false),
        coalesce(account.byok_enabled, false),
        coalesce(account.byok_allowed AND plan.byok_allowed AND coalesce(parent.byok_allowed, true), false),
        link.id, link.name, link.verdict, link.verdict_reason, link.is_placeholder, link.region,
-       credential.id, credential.secret_version, credential.ciphertext,
-       ours.id, ours.secret_version, ours.region, ours.ciphertext,
+       credential.id, credential.secret_version, {credential_ciphertext},
+       ours.id, ours.secret_version, ours.region, {ours_ciphertext},
        wallet.credits_posted - wallet.debits_posted - wallet.debits_pending, wallet.frozen_at IS NOT NULL
-FROM ask
-LEFT JOIN accounts_account AS account ON account.id = ask.account_id
+"""
+
+# An API key that expired or was revoked is nobody's, from the next request on.
+_FROM = """
+FROM (
+    SELECT ask.place, ask.provider, api_key.id AS api_key_id, coalesce(api_key.account_id, ask.account_id) AS account_id
+    FROM ask
+    LEFT JOIN accounts_apikey AS api_key
+           ON api_key.digest = ask.digest AND api_key.revoked_at IS NULL
+          AND (api_key.expires_at IS NULL OR api_key.expires_at > {now})
+    WHERE api_key.id IS NOT NULL OR ask.account_id IS NOT NULL
+) AS who
+LEFT JOIN accounts_account AS account ON account.id = who.account_id
 LEFT JOIN accounts_plan AS plan ON plan.id = account.plan_id
 LEFT JOIN accounts_account AS parent ON parent.id = account.parent_id
-LEFT JOIN provider_keys_slot AS slot ON slot.account_id = account.id AND slot.provider = ask.provider
+LEFT JOIN provider_keys_slot AS slot ON slot.account_id = account.id AND slot.provider = who.provider
 LEFT JOIN provider_keys_connection AS link
-       ON link.id = slot.connection_id AND link.account_id = account.id AND link.provider = ask.provider
+       ON link.id = slot.connection_id AND link.account_id = account.id AND link.provider = who.provider
       AND link.removed_at IS NULL
 LEFT JOIN provider_keys_credential AS credential
        ON credential.connection_id = link.id AND credential.account_id = account.id
       AND credential.secret_version = link.current_version AND credential.destroyed_at IS NULL
-LEFT JOIN provider_keys_platformcredential AS ours ON ours.provider = ask.provider
+LEFT JOIN provider_keys_platformcredential AS ours ON ours.provider = who.provider
 LEFT JOIN billing_ledgeraccount AS wallet ON wallet.owner_id = account.id AND wallet.kind = 'wallet'
-ORDER BY ask.place
 """
 
-_ASK_BY_ARRAYS = """
+# JSON in and JSON out: the cheapest way for a batch into Python and out of it. PostgreSQL breaks base64 into lines.
+KNOWN: Final[LiteralString] = (
+    """
 WITH ask AS (
-    SELECT * FROM unnest(%s::uuid[], %s::text[]) WITH ORDINALITY AS ask(account_id, provider, place)
+    SELECT place, decode(digest, 'base64') AS digest, account_id, provider
+    FROM json_to_recordset($1::json) AS ask(place integer, digest text, account_id uuid, provider text)
 )
-"""
+SELECT coalesce(json_agg(json_build_array({columns})), '[]')::text {from}
+""".replace("{columns}", _COLUMNS)
+    .replace("{from}", _FROM)
+    .replace("{credential_ciphertext}", "translate(encode(credential.ciphertext, 'base64'), E'\\n', '')")
+    .replace("{ours_ciphertext}", "translate(encode(ours.ciphertext, 'base64'), E'\\n', '')")
+    .replace("{now}", "statement_timestamp()")
+)
+
+_KNOWN_ON_SQLITE: Final = (
+    "WITH ask(place, digest, account_id, provider) AS (VALUES {rows}) SELECT {columns} {from}".replace(
+        "{columns}", _COLUMNS
+    )
+    .replace("{from}", _FROM)
+    .replace("{credential_ciphertext}", "credential.ciphertext")
+    .replace("{ours_ciphertext}", "ours.ciphertext")
+    .replace("{now}", "%s")
+)
+
+_read_rows = msgspec.json.Decoder(list[_Row]).decode
 
 
-def standings(asks: Sequence[tuple[UUID, str]]) -> list[RouteFacts]:
-    """The facts for each (account, provider) in turn, in one query however many are asked for.
+def known_ask(asks: Sequence[Asking]) -> bytes:
+    """The parameter of `KNOWN`."""
+    return msgspec.json.encode(
+        [
+            {"place": place, "digest": ask.digest, "account_id": ask.account_id, "provider": ask.provider}
+            for place, ask in enumerate(asks)
+        ]
+    )
+
+
+def known_read(answer: bytes, asks: Sequence[Asking]) -> list[Known | None]:
+    """The answer of `KNOWN`, ask by ask; None: no such API key, or no longer."""
+    return _in_order(_read_rows(answer), asks)
+
+
+def known(asks: Sequence[Asking]) -> list[Known | None]:
+    """Who asks and how they stand, for each in turn, in one query however many there are.
 
     An account that does not exist stands like a suspended one.
     """
     if not asks:
         return []
     if postgres.is_used():
-        found: list[Any] = postgres.rows(
-            _ASK_BY_ARRAYS + _STANDINGS, ([ask[0] for ask in asks], [ask[1] for ask in asks])
-        )
-        return [_facts(row) for row in found]
-    listed = ", ".join(["(%s, %s, %s)"] * len(asks))
+        return known_read(postgres.document(KNOWN, known_ask(asks)), asks)
+    values: list[Any] = []
+    for place, ask in enumerate(asks):
+        values += [place, ask.digest, ask.account_id.hex if ask.account_id else None, ask.provider]
+    statement = _KNOWN_ON_SQLITE.replace("{rows}", ", ".join(["(%s, %s, %s, %s)"] * len(asks)))
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"WITH ask(account_id, provider, place) AS (VALUES {listed}) {_STANDINGS}",
-            [value for place, (account_id, provider) in enumerate(asks) for value in (account_id.hex, provider, place)],
-        )
-        return [_facts(row) for row in cursor.fetchall()]
+        cursor.execute(statement, [*values, connection.ops.adapt_datetimefield_value(timezone.now())])
+        return _in_order([msgspec.convert(row, _Row, strict=False) for row in cursor.fetchall()], asks)
+
+
+def standings(asks: Sequence[tuple[UUID, str]]) -> list[RouteFacts]:
+    """The facts for each (account, provider) in turn, in one query however many are asked for."""
+    found = known([Asking(provider, account_id=account_id) for account_id, provider in asks])
+    return [each.facts for each in found if each is not None and each.facts is not None]
+
+
+def _in_order(rows: Sequence[_Row], asks: Sequence[Asking]) -> list[Known | None]:
+    found: list[Known | None] = [None] * len(asks)
+    for row in rows:
+        provider = asks[row.place].provider
+        found[row.place] = Known(row.account_id, row.api_key_id, _facts(row, provider) if provider else None)
+    return found
 
 
 def standing(account: Account, provider: str) -> RouteFacts:
@@ -93,41 +194,36 @@ def standing(account: Account, provider: str) -> RouteFacts:
     return facts
 
 
-def _facts(row: tuple[Any, ...]) -> RouteFacts:
-    (account_id, provider, is_active, byok_enabled, byok_allowed, link_id, link_name, verdict, verdict_reason) = row[:9]
-    (is_placeholder, link_region, credential_id, version, ciphertext) = row[9:14]
-    (ours_id, ours_version, ours_region, ours_ciphertext, balance, is_frozen) = row[14:]
+def _facts(row: _Row, provider: str) -> RouteFacts:
     own = platform = None
-    if credential_id is not None and ciphertext:
+    if row.credential_id is not None and row.ciphertext:
         own = SealedCredential(
-            _uuid(credential_id), _uuid(account_id), provider, version, link_region, bytes(ciphertext)
+            row.credential_id, row.account_id, provider, row.version or 0, row.link_region or "", row.ciphertext
         )
-    if ours_id is not None and ours_ciphertext:
-        platform = SealedCredential(_uuid(ours_id), None, provider, ours_version, ours_region, bytes(ours_ciphertext))
+    if row.ours_id is not None and row.ours_ciphertext:
+        platform = SealedCredential(
+            row.ours_id, None, provider, row.ours_version or 0, row.ours_region or "", row.ours_ciphertext
+        )
     return RouteFacts(
-        standing=Standing(
-            account_id=_uuid(account_id),
+        Standing(
+            account_id=row.account_id,
             provider=provider,
-            account_active=bool(is_active),
-            byok_enabled=bool(byok_enabled),
-            byok_allowed=bool(byok_allowed),
-            slot_connection_id=None if link_id is None else _uuid(link_id),
-            slot_connection_name=link_name or "",
-            slot_verdict=verdict or "",
-            slot_verdict_reason=verdict_reason or "",
+            account_active=row.is_active,
+            byok_enabled=row.byok_enabled,
+            byok_allowed=row.byok_allowed,
+            slot_connection_id=row.link_id,
+            slot_connection_name=row.link_name or "",
+            slot_verdict=row.verdict or "",
+            slot_verdict_reason=row.verdict_reason or "",
             slot_secret_version=own.secret_version if own else None,
-            slot_is_placeholder=bool(is_placeholder),
+            slot_is_placeholder=bool(row.is_placeholder),
             platform_available=platform is not None,
         ),
         own=own,
         platform=platform,
-        balance_micros=balance or 0,
-        is_frozen=bool(is_frozen),
+        balance_micros=row.balance_micros or 0,
+        is_frozen=row.is_frozen,
     )
-
-
-def _uuid(value: Any) -> UUID:
-    return value if isinstance(value, UUID) else UUID(value)
 
 
 # --- Prices ---------------------------------------------------------------------------------------------------
@@ -136,6 +232,11 @@ def _uuid(value: Any) -> UUID:
 def price_for(provider: str, model: str, at: datetime | None = None) -> PriceRow | None:
     """The price in force (by default now, remembered for seconds); None: it cannot be paid with credits."""
     return prices.in_force(provider, model, at)
+
+
+def remembered_price(provider: str, model: str) -> prices.Remembered | None:
+    """The same without the database, from the event loop; None: `price_for` has to be asked."""
+    return prices.remembered(provider, model)
 
 
 # --- Explain ----------------------------------------------------------------------------------------------------

@@ -284,6 +284,7 @@ class Leg:
                 http_status=http_status,
                 error_code=code,
                 is_flagged=is_flagged and not is_void,
+                price=self._price,
             )
         )
         if settled is not None:

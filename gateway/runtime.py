@@ -60,7 +60,7 @@ class Runtime:
                 while self._tasks:
                     await asyncio.wait(self._tasks)
         await self.pools.close()
-        await asyncio.to_thread(self.store.close)
+        await self.store.close()
 
 
 _runtimes: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()

@@ -1,9 +1,12 @@
 """The one narrow door from the event loop to the database.
 
-Every function queues its ask; one thread per kind of work runs everything queued as one batch (group commit).
-Nothing else in the hot path may touch the ORM. A store lives as long as its event loop.
+Every function queues its ask, and everything queued runs as one batch (group commit). On PostgreSQL the usual
+case takes a lane: one statement, sent and answered in the event loop. What a lane leaves, and everything on
+SQLite, runs on one thread per kind of work, through the services. Nothing else in the hot path may touch
+the ORM. A store lives as long as its event loop.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,15 +14,14 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from accounts import selectors as accounts
-from accounts.selectors import Caller
 from billing import selectors as billing
 from billing.leg_records import Opened, Opening, Refusal, Settled, Settlement
 from billing.pricing import PriceRow, Usage
-from billing.selectors import RouteFacts
-from billing.services import legs
+from billing.selectors import Asking, Known, RouteFacts
+from billing.services import leg_batches, legs
 from insighto.lib.batcher import Batcher
 from insighto.lib.errors import DomainError
+from insighto.lib.lane import LEFT, Lane
 from provider_keys.classify import Outcome
 from provider_keys.services import checks
 
@@ -59,22 +61,55 @@ class _Write:
     ask: Any
 
 
+class _Lanes:
+    """The usual case of the three things every request asks, each with a connection of its own."""
+
+    def __init__(self) -> None:
+        self.known: Lane[Asking, Known | None] = Lane("known", billing.KNOWN, billing.known_ask, billing.known_read)
+        self.open: Lane[Opening, Opened] = Lane("open", leg_batches.OPEN, leg_batches.open_ask, leg_batches.open_read)
+        self.settle: Lane[Settlement, Settled] = Lane(
+            "settle", leg_batches.SETTLE, leg_batches.settle_ask, leg_batches.settle_read
+        )
+
+    async def close(self) -> None:
+        for lane in (self.known, self.open, self.settle):
+            await lane.close()
+
+
 class Store:
     def __init__(self) -> None:
-        self._admit: Batcher[Ask, Admission | None] = Batcher(_admit, "admit")
-        self._open: Batcher[_Write, Any] = Batcher(_write, "open")
         # On SQLite one connection writes at a time anyway: a second thread would only wait in the database's own,
         # coarser, queue. On PostgreSQL openings and settlements commit side by side.
         is_single = connection.vendor == "sqlite"
+        self._lanes = None if is_single else _Lanes()
+        self._known: Batcher[Asking, Known | None] = Batcher(billing.known, "known")
+        self._open: Batcher[_Write, Any] = Batcher(_write, "open")
         self._settle: Batcher[_Write, Any] = self._open if is_single else Batcher(_write, "settle")
         self._read: Batcher[Callable[[], Any], Any] = Batcher(_read, "read", max_batch=8)
 
     async def admit(self, ask: Ask) -> Admission | None:
         """None: no such API key, or no longer."""
-        return await self._admit.submit(ask)
+        asking = Asking(ask.provider, ask.digest, ask.account_id)
+        known = LEFT if self._lanes is None else await self._lanes.known.submit(asking)
+        if known is LEFT:
+            known = await self._known.submit(asking)
+        if known is None:
+            return None
+        price: PriceRow | None = None
+        if ask.price_model:
+            remembered = billing.remembered_price(ask.provider, ask.price_model)
+            if remembered is None:
+                price = await self.read(lambda: billing.price_for(ask.provider, ask.price_model))
+            else:
+                price = remembered.price
+        return Admission(known.account_id, known.api_key_id, known.facts, price)
 
     async def open(self, opening: Opening) -> Opened:
         """Durable, with its hold. Raises the ledger's refusal, which is recorded then."""
+        if self._lanes is not None:
+            opened = await self._lanes.open.submit(opening)
+            if opened is not LEFT:
+                return opened
         answer: Opened | DomainError = await self._open.submit(_Write(legs.open_many, opening))
         if isinstance(answer, DomainError):
             raise answer
@@ -85,6 +120,10 @@ class Store:
 
     async def settle(self, settlement: Settlement) -> Settled | None:
         """What was charged; None when the leg is not there."""
+        if self._lanes is not None:
+            settled = await self._lanes.settle.submit(settlement)
+            if settled is not LEFT:
+                return settled
         answer: Settled | DomainError = await self._settle.submit(_Write(legs.settle_many, settlement))
         return answer if isinstance(answer, Settled) else None
 
@@ -99,38 +138,14 @@ class Store:
         answer: T = await self._read.submit(question)
         return answer
 
-    def close(self) -> None:
-        for batcher in (self._admit, self._open, self._settle, self._read):
+    async def close(self) -> None:
+        if self._lanes is not None:
+            await self._lanes.close()
+        await asyncio.to_thread(self._close_threads)
+
+    def _close_threads(self) -> None:
+        for batcher in (self._known, self._open, self._settle, self._read):
             batcher.close()
-
-
-def _admit(asks: list[Ask]) -> list[Admission | None]:
-    digests = [ask.digest for ask in asks if ask.digest is not None]
-    callers: dict[bytes, Caller] = accounts.callers(digests) if digests else {}
-    found: list[tuple[UUID, UUID | None] | None] = []
-    for ask in asks:
-        caller = callers.get(ask.digest) if ask.digest is not None else None
-        if caller is not None:
-            found.append((caller.account_id, caller.api_key_id))
-        else:
-            found.append((ask.account_id, None) if ask.account_id is not None and ask.digest is None else None)
-    wanted = [
-        (place, (who[0], ask.provider))
-        for place, (ask, who) in enumerate(zip(asks, found, strict=True))
-        if who is not None and ask.provider
-    ]
-    facts = dict(zip((place for place, _ in wanted), billing.standings([pair for _, pair in wanted]), strict=True))
-    return [
-        None
-        if who is None
-        else Admission(
-            who[0],
-            who[1],
-            facts.get(place),
-            billing.price_for(ask.provider, ask.price_model) if ask.price_model else None,
-        )
-        for place, (ask, who) in enumerate(zip(asks, found, strict=True))
-    ]
 
 
 def _write(writes: list[_Write]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import time
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from django.utils import timezone
@@ -12,8 +13,14 @@ from billing.pricing import PriceRow
 
 REMEMBER_S = 5  # a row never changes; for how long the absence of a newer one may be believed
 
+
+class Remembered(NamedTuple):
+    until: float
+    price: PriceRow | None
+
+
 _by_id: dict[UUID, PriceRow] = {}
-_in_force: dict[tuple[str, str], tuple[float, PriceRow | None]] = {}
+_in_force: dict[tuple[str, str], Remembered] = {}
 
 
 def by_id(price_id: UUID) -> PriceRow:
@@ -28,13 +35,19 @@ def in_force(provider: str, model: str, at: datetime | None = None) -> PriceRow 
     """The price of `model` at that time (now, at most `REMEMBER_S` late); None: it cannot be sold."""
     if at is not None:
         return _look_up(provider, model, at)
-    found = _in_force.get((provider, model))
-    if found is None or found[0] < time.monotonic():
+    found = remembered(provider, model)
+    if found is None:
         if len(_in_force) > 1_000:  # model names come from callers
             _in_force.clear()
-        found = time.monotonic() + REMEMBER_S, _look_up(provider, model, timezone.now())
+        found = Remembered(time.monotonic() + REMEMBER_S, _look_up(provider, model, timezone.now()))
         _in_force[provider, model] = found
-    return found[1]
+    return found.price
+
+
+def remembered(provider: str, model: str) -> Remembered | None:
+    """What is known of the price in force without asking the database; None: nothing, or no longer."""
+    found = _in_force.get((provider, model))
+    return None if found is None or found.until < time.monotonic() else found
 
 
 def forget() -> None:

@@ -7,12 +7,14 @@ from uuid import UUID
 import pytest
 
 from accounts.models import Account, Plan
-from billing.leg_records import Opening, Settlement
+from billing.leg_records import Opened, Opening, Settled, Settlement
 from billing.money import MICROS_PER_CREDIT
 from billing.pricing import PriceRow, Usage
 from billing.routing import Decision
-from billing.services import ledger, legs, prices
-from insighto.lib import ids
+from billing.services import ledger, leg_batches, legs, prices
+from insighto.lib import ids, postgres
+from insighto.lib.errors import DomainError
+from insighto.lib.lane import LEFT
 from provider_keys.models import Connection, Credential, PlatformCredential, Slot
 
 CREDIT = MICROS_PER_CREDIT
@@ -112,3 +114,21 @@ def settle_all(settlements: Sequence[Settlement]) -> list[Any]:
 def open_all(openings: Sequence[Opening]) -> list[Any]:
     """`legs.open_many`, for stories that say themselves which answer is a refusal."""
     return list(legs.open_many(openings))
+
+
+def usual_open(openings: Sequence[Opening]) -> list[Opened | DomainError]:
+    """Through the statement of the usual case, as the gateway does on PostgreSQL; what it leaves at length."""
+    document = postgres.document(leg_batches.OPEN, leg_batches.open_ask(openings))
+    answers = leg_batches.open_read(document, openings)
+    return [
+        open_all([opening])[0] if answer is LEFT else answer for opening, answer in zip(openings, answers, strict=True)
+    ]
+
+
+def usual_settle(settlements: Sequence[Settlement]) -> list[Settled | DomainError]:
+    document = postgres.document(leg_batches.SETTLE, leg_batches.settle_ask(settlements))
+    answers = leg_batches.settle_read(document, settlements)
+    return [
+        legs.settle_many([settlement])[0] if answer is LEFT else answer
+        for settlement, answer in zip(settlements, answers, strict=True)
+    ]

@@ -15,13 +15,16 @@ from tests.billing.conftest import CREDIT, opening, settle_all, settlement
 def count_statements(monkeypatch):
     """How many statements ran, whichever way they took."""
     counted: list[str] = []
-    real = postgres.rows
 
-    def rows(statement, values=()):
-        counted.append(statement)
-        return real(statement, values)
+    def counting(real):
+        def run(statement, *values):
+            counted.append(statement)
+            return real(statement, *values)
 
-    monkeypatch.setattr(postgres, "rows", rows)
+        return run
+
+    monkeypatch.setattr(postgres, "rows", counting(postgres.rows))
+    monkeypatch.setattr(postgres, "document", counting(postgres.document))
 
     def count(function):
         counted.clear()
