@@ -169,19 +169,20 @@ class Leg:
         outgoing, self._outgoing = self._outgoing, None
         assert outgoing is not None, "a leg is sent once, after it was opened"
         self._is_sent = True
+        traces = relay.traces(outgoing)
         try:
             response = await relay.send(self._runtime.pools.of(self.operation.provider), outgoing)
         except Failed as failure:
             raise self._network_refusal(failure.kind) from None
         except Rejected as rejection:
-            raise await self._judged(rejection) from None
+            raise await self._judged(rejection, traces) from None
         self._response, self.status = response, response.status
-        self._upstream_id = _short_id(response)
+        self._upstream_id = _short_id(response, traces)
         if not self.operation.accepts(response.content_type):
             raise self._network_refusal("bad_body")
         self._meter = self.operation.meter(response.headers, on_credits=self.on_credits)
         self._runtime.streaming.add(self)
-        return relay.passed(response.headers)
+        return relay.passed(response.headers, traces, on_credits=self.on_credits)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """What the client gets, as it comes. Raises `Refused` when the provider breaks off: end with `fail`."""
@@ -308,11 +309,13 @@ class Leg:
             return Refused("provider_too_slow")
         return Refused("provider_bad_answer" if kind in ("bad_body", "too_big") else "provider_down")
 
-    async def _judged(self, rejection: Rejected) -> Refused:
+    async def _judged(self, rejection: Rejected, traces: tuple[str, ...]) -> Refused:
         self.status = rejection.status
         outcome = classify.classify(
             self.operation.provider, status=rejection.status, headers=rejection.headers, body=rejection.body
         )
+        if relay.echoes(outcome.request_id, traces):
+            outcome = replace(outcome, request_id="")
         self._upstream_id = outcome.request_id
         if outcome.reason == Reason.REQUEST_FAULT and rejection.status in _REQUEST_STATUSES:
             return self.operation.fault(rejection.status, rejection.body)
@@ -334,10 +337,10 @@ class Leg:
         self._runtime.spawn(self._runtime.store.learn(evidence))
 
 
-def _short_id(response: aiohttp.ClientResponse) -> str:
-    """The provider's name for the request, if it is one."""
+def _short_id(response: aiohttp.ClientResponse, traces: tuple[str, ...]) -> str:
+    """The provider's name for the request, if it is one and not (part of) the key."""
     for name in ("x-request-id", "request-id", "apim-request-id", "x-requestid"):
         value = response.headers.get(name, "")
         if 0 < len(value) <= 120 and value.isascii() and value.replace("-", "").replace("_", "").isalnum():
-            return value
+            return "" if relay.echoes(value, traces) else value
     return ""

@@ -31,6 +31,10 @@ _PASSED: Final = frozenset(
     }
 )  # fmt: skip
 
+# On platform credits these are about the platform's own account at the provider.
+_OUR_TENANT: Final = frozenset({"openai-organization", "openai-project"})
+SHORTEST_KEY: Final = 16
+
 
 class Failed(Exception):
     """No answer. `kind`: timeout connect tls dropped bad_body too_big; there is no other text."""
@@ -175,10 +179,13 @@ async def pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     content = response.content
     try:
         while True:
-            async with asyncio.timeout_at(loop.time() + idle_s):
-                piece = await content.readany()
+            piece = content.read_nowait()
             if not piece:
-                return
+                # A timeout costs more than the rest of this loop: only where there is something to wait for.
+                async with asyncio.timeout_at(loop.time() + idle_s):
+                    piece = await content.readany()
+                if not piece:
+                    return
             yield piece
     except TimeoutError:
         kind = "timeout"
@@ -187,10 +194,30 @@ async def pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     raise Failed(kind) from None
 
 
-def passed(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """The provider's headers that the client may see."""
+def passed(
+    headers: Mapping[str, str], traces: tuple[str, ...] = (), *, on_credits: bool = False
+) -> list[tuple[bytes, bytes]]:
+    """The provider's headers that the client may see: none that repeats the key, and on credits none that names us."""
     return [
         (lowered.encode("latin-1"), value.encode("latin-1", "replace"))
         for name, value in headers.items()
-        if (lowered := name.lower()) in _PASSED or lowered.startswith("x-ratelimit-")
+        if ((lowered := name.lower()) in _PASSED or lowered.startswith("x-ratelimit-"))
+        and not (on_credits and lowered in _OUR_TENANT)
+        and (lowered == "content-type" or not echoes(value, traces))
     ]
+
+
+def traces(outgoing: Outgoing) -> tuple[str, ...]:
+    """Pieces of the key in a call's headers: what an echo of it would contain."""
+    found: list[str] = []
+    for name, value in outgoing.headers.items():
+        key = value.rpartition(" ")[2].lower()
+        if len(key) >= SHORTEST_KEY and name.lower() != "content-type":
+            found += (key[:12], key[-8:])
+    return tuple(found)
+
+
+def echoes(text: str, traces: tuple[str, ...]) -> bool:
+    """A provider sent (part of) the key back where something else should be."""
+    lowered = text.lower()
+    return any(trace in lowered for trace in traces)
