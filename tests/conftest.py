@@ -28,6 +28,8 @@ _STRAY_PREFIXES = ("PG", "OPENAI_", "ELEVENLABS_", "AZURE_", "SPEECH_", "CELERY_
 _STRAY = {"DATABASE_URL", "REDIS_URL", "SECRET_KEY", "API_KEY_PEPPER", "SANDBOX", "SANDBOX_URL", "PUBLIC_URL", "DEBUG"}
 _STRAY |= {"ALLOWED_HOSTS", "INSIGHTO_ENV", "METRICS_TOKEN", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"}
 
+SHARING_A_PRODUCT = {f"tests/scenarios/test_{name}.py" for name in ("walk", "people", "pages_accessible")}
+
 _stack = ExitStack()
 
 
@@ -103,6 +105,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_xdist_setupnodes() -> None:
     """A worker's settings wait for its own conftest; found in its environment, they would be read before it."""
     os.environ.pop("DJANGO_SETTINGS_MODULE", None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One worker per file, which makes the file's ground once; the browser's files share a product, so also a worker.
+
+    `--dist loadgroup` would say the same with marks, but its way of passing them on ended with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "product" if file in SHARING_A_PRODUCT else file
+
+    return Scheduling(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

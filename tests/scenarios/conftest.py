@@ -17,10 +17,7 @@ PATIENCE_MS = 10_000
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One product serves all stories, so one worker tells them all; pictures are taken only when asked for."""
-    for item in items:
-        if "/scenarios/" in str(item.path):
-            item.add_marker(pytest.mark.xdist_group("product"))
+    """Pictures are taken only when asked for."""
     if os.environ.get("INSIGHTO_SCREENSHOTS") != "1":
         pictures = [item for item in items if item.path.name == "test_screenshots.py"]
         config.hook.pytest_deselected(items=pictures)
