@@ -58,6 +58,7 @@ class Lane(Generic[Ask, Answer]):
         self._running: list[tuple[Ask, asyncio.Future[Answer | Left]]] = []
         self._answer: pq.abc.PGresult | None = None
         self._connection: psycopg.Connection | None = None
+        self._socket = -1
         self._connecting: asyncio.Task[None] | None = None
         self._retry_at = 0.0
         self._is_woken = False
@@ -105,9 +106,9 @@ class Lane(Generic[Ask, Answer]):
         assert self._connection is not None
         pgconn = self._connection.pgconn
         if pgconn.flush():
-            self._loop.add_writer(pgconn.socket, self._writable)
+            self._loop.add_writer(self._socket, self._writable)
         else:
-            self._loop.remove_writer(pgconn.socket)
+            self._loop.remove_writer(self._socket)
 
     def _writable(self) -> None:
         try:
@@ -176,7 +177,8 @@ class Lane(Generic[Ask, Answer]):
             _leave(waiting)
         else:
             self._connection = connection
-            self._loop.add_reader(connection.pgconn.socket, self._readable)
+            self._socket = connection.pgconn.socket  # a lost connection cannot say it any more
+            self._loop.add_reader(self._socket, self._readable)
             self._begin()
         finally:
             self._connecting = None
@@ -184,8 +186,8 @@ class Lane(Generic[Ask, Answer]):
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._loop.remove_reader(connection.pgconn.socket)
-            self._loop.remove_writer(connection.pgconn.socket)
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
             connection.close()
 
 
