@@ -41,6 +41,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         message = await receive()
         if message["type"] == "lifespan.startup":
             runtime.current()
+            runtime.settle_memory()
         else:
             await runtime.close()
         await send({"type": f"{message['type']}.complete"})
