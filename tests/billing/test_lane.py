@@ -53,7 +53,7 @@ def test_what_is_asked_meanwhile_goes_together_in_order():
 def test_a_batch_that_fails_is_left_and_the_next_one_served():
     async def story():
         doubles = doubling()
-        assert await asyncio.gather(doubles.submit(1), doubles.submit("x")) == [LEFT, LEFT]
+        assert set(await asyncio.gather(doubles.submit(1), doubles.submit("x"))) == {LEFT}
         assert await doubles.submit(4) == 8
         await doubles.close()
 
