@@ -16,7 +16,7 @@ from gateway.incoming import Call, ClientGone, Message, Receive, Send
 from insighto.lib.batcher import Overloaded
 from insighto.lib.errors import DomainError
 
-PREFIXES: Final = ("/v1/", "/cognitiveservices/", "/sts/")
+PREFIXES: Final = ("/v1/", "/v2/", "/cognitiveservices/", "/sts/")
 
 log = structlog.get_logger(__name__)
 

@@ -15,12 +15,20 @@ def models(account_id: UUID, shape: str) -> Any:
     """What the account could use now, in the shape of the provider whose header asked."""
     if shape == Provider.ELEVENLABS:
         return [_elevenlabs_model(name) for name in _names(account_id, Provider.ELEVENLABS)]
-    listed = [
+    return {"object": "list", "data": _listed(account_id)}
+
+
+def model(account_id: UUID, name: str) -> dict[str, Any] | None:
+    """The entry of `models` with this name."""
+    return next((entry for entry in _listed(account_id) if entry["id"] == name), None)
+
+
+def _listed(account_id: UUID) -> list[dict[str, Any]]:
+    return [
         {"id": name, "object": "model", "created": 0, "owned_by": owner}
         for provider, owner in ((Provider.OPENAI, "openai"), (Provider.ELEVENLABS, "elevenlabs"))
         for name in _names(account_id, provider)
     ]
-    return {"object": "list", "data": listed}
 
 
 def receipt(request_id: UUID, account_id: UUID) -> dict[str, Any] | None:

@@ -7,21 +7,25 @@ from uuid import UUID
 import msgspec
 
 from accounts.services import api_keys
-from gateway import catalogue, errors, explaining, incoming
+from billing import routing
+from gateway import catalogue, errors, explaining, free_reads, incoming, receipts
 from gateway.errors import Refused
 from gateway.incoming import Call, ClientGone, RawHeaders
 from gateway.legs import Leg
 from gateway.runtime import Runtime
 from gateway.store import Admission, Ask
 from gateway.upstreams import azure_speech, elevenlabs
-from gateway.upstreams.base import Operation
+from gateway.upstreams.base import EVENTS, WHOLE, Operation, Question
 from gateway.upstreams.openai import ChatCompletion
+from gateway.upstreams.openai_embeddings import Embedding
+from gateway.upstreams.openai_responses import Response
 
 MAX_CHAT_BYTES: Final = 10 * 1024 * 1024
 MAX_SPEECH_BYTES: Final = 512 * 1024
 MAX_QUESTION_BYTES: Final = 16 * 1024
 SMALL_BYTES: Final = 64 * 1024
 _JSON: Final = (b"content-type", b"application/json")
+_NO_STORE: Final = (b"cache-control", b"no-store")
 
 Handler = Callable[[Call, Runtime], Awaitable[None]]
 
@@ -33,10 +37,12 @@ def route(method: str, path: str) -> tuple[str, Handler]:
         shape, allowed, handler = exact
     elif path.startswith("/v1/text-to-speech/"):
         shape, allowed, handler = errors.ELEVENLABS, "POST", elevenlabs_speech
+    elif path.startswith("/v1/models/"):
+        shape, allowed, handler = errors.OPENAI, "GET", model
     elif path.startswith("/v1/requests/"):
         shape, allowed, handler = errors.OPENAI, "GET", receipt
     else:
-        return (errors.OPENAI if path.startswith("/v1") else errors.AZURE), _nothing
+        return _NEIGHBOURS.get(path.split("/")[1], errors.AZURE), _nothing
     return shape, handler if method == allowed else _wrong_method
 
 
@@ -45,13 +51,58 @@ async def chat_completions(call: Call, runtime: Runtime) -> None:
     await _serve(call, runtime, digest, ChatCompletion(raw))
 
 
+async def responses(call: Call, runtime: Runtime) -> None:
+    digest, raw = await _authenticated_body(call, runtime, MAX_CHAT_BYTES)
+    await _serve(call, runtime, digest, Response(raw))
+
+
+async def embeddings(call: Call, runtime: Runtime) -> None:
+    digest, raw = await _authenticated_body(call, runtime, MAX_CHAT_BYTES)
+    await _serve(call, runtime, digest, Embedding(raw))
+
+
 async def elevenlabs_speech(call: Call, runtime: Runtime) -> None:
     voice, _, rest = call.path.removeprefix("/v1/text-to-speech/").partition("/")
-    if rest not in ("", "stream"):
+    if rest not in ("", "stream", "with-timestamps", "stream/with-timestamps"):
         raise Refused("not_found")
     digest, raw = await _authenticated_body(call, runtime, MAX_SPEECH_BYTES)
     query = call.scope["query_string"].decode("latin-1")
-    await _serve(call, runtime, digest, elevenlabs.Speech(voice, raw, query, streamed=rest == "stream"))
+    streamed, timed = rest.startswith("stream"), rest.endswith("with-timestamps")
+    await _serve(call, runtime, digest, elevenlabs.Speech(voice, raw, query, streamed=streamed, timed=timed))
+
+
+async def elevenlabs_voices(call: Call, runtime: Runtime) -> None:
+    question = elevenlabs.voices(call.path, call.scope["query_string"].decode("latin-1"))
+    await _read_freely(call, runtime, question, on_credits=elevenlabs.public_voices)
+
+
+async def elevenlabs_subscription(call: Call, runtime: Runtime) -> None:
+    """Of the key that serves. The platform's own is nobody's business: on credits they are what counts."""
+    admission = await _caller(call, runtime, "elevenlabs", elevenlabs.DEFAULT_MODEL)
+    facts, decision = admission.facts, free_reads.decided(admission.facts)
+    assert facts is not None
+    if decision.funding_source == routing.PLATFORM_CREDITS:
+        answer = elevenlabs.credits_subscription(facts.balance_micros, admission.price)
+        body, headers = msgspec.json.encode(answer), [_JSON]
+    else:
+        found = await free_reads.ask(runtime, facts, decision, elevenlabs.subscription())
+        body, headers = found.body, found.headers
+    await call.answer(200, [*headers, _NO_STORE, *receipts.headers(call.id, decision, 0)], body)
+
+
+async def azure_voices(call: Call, runtime: Runtime) -> None:
+    await _read_freely(call, runtime, azure_speech.voices())
+
+
+async def azure_token(call: Call, runtime: Runtime) -> None:
+    """A provider's token of the account's own key. The platform's is never handed out."""
+    admission = await _caller(call, runtime, "azure_speech")
+    decision = free_reads.decided(admission.facts)
+    if decision.funding_source == routing.PLATFORM_CREDITS:
+        raise Refused("token_on_credits")
+    assert admission.facts is not None
+    found = await free_reads.ask(runtime, admission.facts, decision, azure_speech.token())
+    await call.answer(200, [*found.headers, _NO_STORE, *receipts.headers(call.id, decision, 0)], found.body)
 
 
 async def azure_synthesis(call: Call, runtime: Runtime) -> None:
@@ -68,6 +119,18 @@ async def models(call: Call, runtime: Runtime) -> None:
     shape = incoming.token(call.scope)[1]
     listed = await runtime.store.read(lambda: catalogue.models(admission.account_id, shape))
     await _answer_json(call, listed)
+
+
+async def model(call: Call, runtime: Runtime) -> None:
+    """One model of those that `/v1/models` lists; what it does not list is not there."""
+    admission = await _caller(call, runtime)
+    name = call.path.removeprefix("/v1/models/")
+    found = await runtime.store.read(lambda: catalogue.model(admission.account_id, name))
+    if found is None:
+        shown = name[:80] if name.isprintable() else ""
+        message = f"The model '{shown}' does not exist or you do not have access to it."
+        raise Refused("model_not_found", message, param="model")
+    await _answer_json(call, found)
 
 
 async def receipt(call: Call, runtime: Runtime) -> None:
@@ -99,10 +162,20 @@ async def _wrong_method(call: Call, runtime: Runtime) -> None:
 
 _EXACT: Final[dict[str, tuple[str, str, Handler]]] = {
     "/v1/chat/completions": (errors.OPENAI, "POST", chat_completions),
+    "/v1/responses": (errors.OPENAI, "POST", responses),
+    "/v1/embeddings": (errors.OPENAI, "POST", embeddings),
     "/v1/models": (errors.OPENAI, "GET", models),
     "/v1/funding/explain": (errors.OPENAI, "POST", explain),
+    "/v1/voices": (errors.ELEVENLABS, "GET", elevenlabs_voices),
+    "/v2/voices": (errors.ELEVENLABS, "GET", elevenlabs_voices),
+    "/v1/user/subscription": (errors.ELEVENLABS, "GET", elevenlabs_subscription),
     "/cognitiveservices/v1": (errors.AZURE, "POST", azure_synthesis),
+    "/cognitiveservices/voices/list": (errors.AZURE, "GET", azure_voices),
+    "/sts/v1.0/issueToken": (errors.AZURE, "POST", azure_token),
 }
+
+
+_NEIGHBOURS: Final = {"v1": errors.OPENAI, "v2": errors.ELEVENLABS}
 
 
 # Who is asking.
@@ -135,8 +208,25 @@ async def _admitted(runtime: Runtime, ask: Ask) -> Admission:
     return admission
 
 
-async def _caller(call: Call, runtime: Runtime) -> Admission:
-    return await _admitted(runtime, Ask(digest=_digest(call)))
+async def _caller(call: Call, runtime: Runtime, provider: str = "", price_model: str = "") -> Admission:
+    return await _admitted(runtime, Ask(provider, price_model, _digest(call)))
+
+
+# What is free at the provider, answered.
+
+
+async def _read_freely(
+    call: Call, runtime: Runtime, question: Question, *, on_credits: Callable[[bytes], bytes] | None = None
+) -> None:
+    """The answer of the credential that would serve; `on_credits` leaves out what is the platform's own."""
+    admission = await _caller(call, runtime, question.provider)
+    decision = free_reads.decided(admission.facts)
+    assert admission.facts is not None
+    found = await free_reads.ask(runtime, admission.facts, decision, question)
+    body = found.body
+    if on_credits is not None and decision.funding_source == routing.PLATFORM_CREDITS:
+        body = on_credits(body)
+    await call.answer(200, [*found.headers, *receipts.headers(call.id, decision, 0)], body)
 
 
 # One leg, answered.
@@ -150,7 +240,7 @@ async def _serve(call: Call, runtime: Runtime, digest: bytes, operation: Operati
         await leg.open(admission)
         async with call:
             headers = await leg.send()
-            if operation.kind == "chat" and not operation.streamed:
+            if operation.delivery == WHOLE:
                 body = await leg.whole()
             else:
                 await _relay(call, leg, headers)
@@ -186,7 +276,7 @@ async def _relay(call: Call, leg: Leg, headers: RawHeaders) -> None:
 
 async def _break_off(call: Call, operation: Operation, problem: Refused) -> None:
     """The answer had begun. A stream of events can say what happened; sound can only stop without its end."""
-    if operation.kind == "chat":
+    if operation.delivery == EVENTS:
         await call.send(b"data: " + errors.openai_error(problem) + b"\n\n", more=False)
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from billing import routing
 from insighto.lib.errors import DomainError
+from provider_keys.models import Verdict
 
 OPENAI: Final = "openai"
 AZURE: Final = "azure_speech"
@@ -40,11 +41,14 @@ STATUS: Final[dict[str, int]] = {
     "price_unknown": 400,
     "unsupported_on_credits": 400,
     # the request
+    "invalid_form": 400,
     "invalid_json": 400,
     "invalid_value": 400,
     "missing_required_parameter": 400,
     "invalid_ssml": 400,
+    "token_on_credits": 403,
     "voice_not_found": 404,
+    "model_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
@@ -78,10 +82,21 @@ WORDS: Final[dict[str, str]] = {
     "header_too_large": "The request headers are too large.",
     "not_found": "There is nothing here.",
     "method_not_allowed": "This address does not know that method.",
+    "token_on_credits": "A token of the provider is only issued for your own key: one of the platform's key would "
+    "belong to everybody. Turn on Use My API Keys, or send your Insighto API key instead of a token.",
     "unsupported_media_type": "Send this body with its own content type.",
+    "invalid_form": "The body is not a multipart form that can be read in one way only.",
     "invalid_json": "The body is not a JSON object that can be read.",
     "overloaded": "The service is busy. Nothing was charged.",
     "internal_error": "Something failed on our side. It was recorded under the request id.",
+}
+
+# What the provider's rejection of the customer's own key is called.
+KEY_CODES: Final[dict[str, str]] = {
+    Verdict.INVALID: "byok_key_invalid",
+    Verdict.RESTRICTED: "byok_key_restricted",
+    Verdict.QUOTA_EXHAUSTED: "byok_key_quota_exhausted",
+    Verdict.REGION_MISMATCH: "byok_key_region_mismatch",
 }
 
 # The type the OpenAI envelope names, by status; the rest is an `api_error`.

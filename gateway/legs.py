@@ -36,12 +36,6 @@ from provider_keys.services import connections
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 SPARE_S: Final = 30
 
-_KEY_CODES: Final = {
-    Verdict.INVALID: "byok_key_invalid",
-    Verdict.RESTRICTED: "byok_key_restricted",
-    Verdict.QUOTA_EXHAUSTED: "byok_key_quota_exhausted",
-    Verdict.REGION_MISMATCH: "byok_key_region_mismatch",
-}
 _REQUEST_STATUSES: Final = frozenset({400, 404, 409, 413, 415, 422})
 
 
@@ -180,7 +174,7 @@ class Leg:
         self._upstream_id = _short_id(response, traces)
         if not self.operation.accepts(response.content_type):
             raise self._network_refusal("bad_body")
-        self._meter = self.operation.meter(response.headers, on_credits=self.on_credits)
+        self._meter = self.operation.meter(response.headers, price=self._price, on_credits=self.on_credits)
         self._runtime.streaming.add(self)
         return relay.passed(response.headers, traces, on_credits=self.on_credits)
 
@@ -320,10 +314,10 @@ class Leg:
         if outcome.reason == Reason.REQUEST_FAULT and rejection.status in _REQUEST_STATUSES:
             return self.operation.fault(rejection.status, rejection.body)
         self._learn(outcome)
-        if outcome.verdict in _KEY_CODES:
+        if outcome.verdict in errors.KEY_CODES:
             if self.on_credits:
                 return Refused("provider_refused_platform")
-            return errors.of_decision(_KEY_CODES[outcome.verdict])
+            return errors.of_decision(errors.KEY_CODES[outcome.verdict])
         if outcome.attempt == Attempt.RATE_LIMITED:
             return Refused("provider_rate_limited", retry_after_s=outcome.retry_after_s)
         return Refused("provider_down")

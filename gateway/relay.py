@@ -13,7 +13,7 @@ from typing import Final
 import aiohttp
 from django.conf import settings
 
-from gateway.upstreams.base import Outgoing
+from gateway.upstreams.base import Outgoing, Streamed
 from insighto.lib import http
 
 CONNECT_S: Final = 3.0
@@ -142,8 +142,10 @@ async def _attempt(
     return Failed(kind)
 
 
-def _payload(body: bytes) -> bytes | BytesIO:
+def _payload(body: bytes | Streamed) -> bytes | BytesIO | AsyncIterator[bytes]:
     """A large body is written in pieces, so that it does not hold up the loop."""
+    if isinstance(body, Streamed):
+        return body.pieces()
     return body if len(body) < 512 * 1024 else BytesIO(body)
 
 

@@ -6,19 +6,33 @@ covers, the fields credits cannot pay for, and the outgoing call it becomes once
 knows who pays; the relay and the pipeline know no provider by name.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
 from django.conf import settings
 
+from billing.errors import AmountOutOfRange
 from billing.pricing import MAX_UNITS, PriceRow, Usage
 from gateway.errors import Refused
 from insighto.lib import redact
 from insighto.lib.secret import Secret
 
 BYTES_PER_TOKEN: Final = 6
+
+# How an answer reaches the client: judged whole before any of it, as events that can end in an error, or as bytes.
+WHOLE: Final = "whole"
+EVENTS: Final = "events"
+BYTES: Final = "bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A body too large for memory: its size, and its pieces, from the beginning as often as they are asked for."""
+
+    size: int
+    pieces: Callable[[], AsyncIterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +41,23 @@ class Outgoing:
 
     url: str
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | Streamed
 
     def __repr__(self) -> str:
         return "Outgoing(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One call that costs nothing and is no leg. `url` is made from a stored region only."""
+
+    provider: str
+    url: Callable[[str], str]
+    headers: Callable[[Secret], dict[str, str]]
+    is_answer: Callable[[str, bytes], bool]  # (content type, body): well-formed, not only a 200
+    fault: Callable[[int, bytes], Refused]
+    name: str = ""  # what it asks, where the answer may be remembered on credits
+    method: str = "GET"
 
 
 class Meter(Protocol):
@@ -61,6 +88,7 @@ class Operation(Protocol):
     price_model: str
     voice: str
     streamed: bool
+    delivery: str  # WHOLE, EVENTS or BYTES
 
     def refuse_on_credits(self) -> Refused | None:
         """The field whose price is not known, if there is one."""
@@ -71,8 +99,8 @@ class Operation(Protocol):
     def outgoing(self, secret: Secret, region: str, *, on_credits: bool) -> Outgoing:
         """The call, to the provider's configured address."""
 
-    def meter(self, headers: Mapping[str, str], *, on_credits: bool) -> Meter:
-        """A meter for an answer with these headers."""
+    def meter(self, headers: Mapping[str, str], *, price: PriceRow | None, on_credits: bool) -> Meter:
+        """A meter for an answer with these headers. `price` says in which unit the books count."""
 
     def accepts(self, content_type: str) -> bool:
         """An answer of this type is what was asked for; a web page never is."""
@@ -90,6 +118,12 @@ def tokens_of(byte_count: int) -> int:
     English makes a token of 4 to 4.5 bytes, other scripts of fewer; six errs in the payer's favour.
     """
     return 0 if byte_count <= 0 else max(1, byte_count // BYTES_PER_TOKEN)
+
+
+def require_unit(price: PriceRow, *units: str) -> None:
+    """A model sold by another unit than this operation counts in has no bound here: `AmountOutOfRange`."""
+    if price.unit not in units:
+        raise AmountOutOfRange
 
 
 def clean(text: object, limit: int = 300) -> str | None:

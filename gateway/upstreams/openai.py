@@ -9,12 +9,12 @@ from billing import pricing
 from billing.pricing import PriceRow, Usage
 from gateway.errors import Refused
 from gateway.upstreams import base
-from gateway.upstreams.base import Meter, Outgoing
-from insighto.lib.secret import Secret
+from gateway.upstreams.base import EVENTS, WHOLE, Meter
+from gateway.upstreams.events import EventMeter
+from gateway.upstreams.openai_request import IMAGE_TOKENS, JsonRequest, read_flag, text_bytes, unpriced, unpriced_tool
 
-MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 MAX_CHOICES: Final = 128
-IMAGE_TOKENS: Final = 50_000  # no model makes more of one image
+LOW_IMAGE_TOKENS: Final = 5_000
 
 # What the price book covers. Everything else may cost something we do not know (`service_tier`, hosted tools, …).
 PRICED_FIELDS: Final = frozenset(
@@ -47,18 +47,35 @@ PRICED_FIELDS: Final = frozenset(
         "metadata",
         "safety_identifier",
         "prompt_cache_key",
+        "store",
     ]
 )
-_PRICED_TOOLS: Final = frozenset({"function", "custom"})
+# Fields that have a price unless they say what is the case anyway.
+_STANDARD: Final[dict[str, tuple[object, ...]]] = {
+    "modalities": (["text"], None),
+    "service_tier": ("default", None),
+    "audio": (None,),
+    "prediction": (None,),
+    "web_search_options": (None,),
+}
+_WORDS: Final = ("content", "text", "refusal", "tool_calls", "function", "arguments")
 _PRICED_PARTS: Final = frozenset({"text", "refusal", "image_url"})
+
+
+class _Function(msgspec.Struct):
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
 
 
 class _Delta(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
-    tool_calls: list[msgspec.Raw] | None = None
-    function_call: msgspec.Raw | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -74,56 +91,29 @@ class _Chunk(msgspec.Struct):
 _CHUNK: Final = msgspec.json.Decoder(_Chunk)
 
 
-class ChatCompletion:
+class ChatCompletion(JsonRequest):
     """One chat completion as the client asked for it."""
 
-    provider = "openai"
     kind = "chat"
     endpoint = "/v1/chat/completions"
-    voice = ""
 
     def __init__(self, raw: bytes) -> None:
-        """Raises `Refused` unless `raw` is a JSON object that names a model. The rest is the provider's to judge."""
-        self._raw = raw
-        try:
-            if not raw.isascii():
-                raw.decode()
-            body = msgspec.json.decode(raw, type=dict[str, Any])
-        except (msgspec.MsgspecError, RecursionError, ValueError):
-            raise Refused("invalid_json") from None
-        model = body.get("model")
-        if model is None:
-            raise Refused("missing_required_parameter", "Missing required parameter: 'model'.", param="model")
-        if not isinstance(model, str) or not 0 < len(model) <= 80 or not model.isprintable():
-            raise Refused("invalid_value", "'model' must be the name of a model.", param="model")
-        self._body = body
-        self.model = self.price_model = model
-        # Both sides must mean the same by it, or the answer is not the one we read usage from.
-        if not isinstance(body.get("stream"), bool | None):
-            raise Refused("invalid_value", "Invalid 'stream': true or false is needed.", param="stream")
-        self.streamed = body.get("stream") is True
-        options = body.get("stream_options")
+        super().__init__(raw)
+        self.streamed = read_flag(self._body, "stream")
+        self.delivery = EVENTS if self.streamed else WHOLE
+        options = self._body.get("stream_options")
         self._wants_usage = isinstance(options, dict) and options.get("include_usage") is True
         self._input_tokens = -1
 
     def refuse_on_credits(self) -> Refused | None:
-        for field in self._body:
-            if field not in PRICED_FIELDS:
-                return _unpriced(field)
+        for field, value in self._body.items():
+            if field not in PRICED_FIELDS and value not in _STANDARD.get(field, ()):
+                return unpriced(field)
         for field, most in (("n", MAX_CHOICES), ("max_tokens", None), ("max_completion_tokens", None)):
             value = self._body.get(field)
             if value is not None and (base.whole(value) is None or not 1 <= value <= (most or pricing.MAX_UNITS)):
                 return Refused("invalid_value", f"Invalid '{field}': a whole number is needed.", param=field)
-        return self._unpriced_tool() or self._unpriced_part()
-
-    def _unpriced_tool(self) -> Refused | None:
-        tools = self._body.get("tools") or []
-        if not isinstance(tools, list):
-            return Refused("invalid_value", "Invalid 'tools': a list is needed.", param="tools")
-        for tool in tools:
-            if not isinstance(tool, dict) or tool.get("type") not in _PRICED_TOOLS:
-                return _unpriced("tools")
-        return None
+        return unpriced_tool(self._body.get("tools")) or self._unpriced_part()
 
     def _unpriced_part(self) -> Refused | None:
         messages = self._body.get("messages")
@@ -131,14 +121,15 @@ class ChatCompletion:
             return Refused("invalid_value", "Invalid 'messages': a list of objects is needed.", param="messages")
         for message in messages:
             if message.get("audio") is not None:
-                return _unpriced("messages.audio")
+                return unpriced("messages.audio")
             content = message.get("content")
             for part in content if isinstance(content, list) else ():
                 if not isinstance(part, dict) or part.get("type") not in _PRICED_PARTS:
-                    return _unpriced("messages.content.type")
+                    return unpriced("messages.content.type")
         return None
 
     def hold_micros(self, price: PriceRow) -> int:
+        base.require_unit(price, "tokens")
         limits = [self._body[name] for name in ("max_tokens", "max_completion_tokens") if self._body.get(name)]
         return pricing.upper_bound(
             price,
@@ -150,24 +141,14 @@ class ChatCompletion:
     def _input_bound(self) -> int:
         """No tokenizer makes more tokens than there are bytes; images count apart."""
         images: int = sum(
-            part.get("type") == "image_url"
+            _image_tokens(part)
             for message in self._body.get("messages", ())
             for part in (message.get("content") if isinstance(message.get("content"), list) else ())
         )
-        return len(self._raw) + images * IMAGE_TOKENS
-
-    def outgoing(self, secret: Secret, region: str, *, on_credits: bool) -> Outgoing:
-        return Outgoing(
-            base.address("OPENAI_BASE_URL", "/chat/completions"),
-            {"Authorization": f"Bearer {secret.reveal()}", "Content-Type": "application/json"},
-            self._outgoing_body(on_credits=on_credits),
-        )
+        return len(self._raw) + images
 
     def _outgoing_body(self, *, on_credits: bool) -> bytes:
-        """On credits exactly what was judged, written anew: a second key of the same name has nowhere to hide.
-
-        On the account's own key the client's bytes, unless usage has to be asked for.
-        """
+        """As every request, but that usage is asked for in a stream whose client did not."""
         needs_usage = self.streamed and not self._wants_usage
         if on_credits:
             body = self._body
@@ -184,26 +165,11 @@ class ChatCompletion:
             parts["stream_options"] = msgspec.Raw(msgspec.json.encode(merged))
         return msgspec.json.encode(parts)
 
-    def meter(self, headers: Mapping[str, str], *, on_credits: bool) -> Meter:
+    def meter(self, headers: Mapping[str, str], *, price: PriceRow | None, on_credits: bool) -> Meter:
         return _StreamMeter(self) if self.streamed else _AnswerMeter(self)
-
-    def accepts(self, content_type: str) -> bool:
-        return content_type == ("text/event-stream" if self.streamed else "application/json")
 
     def abandoned(self) -> Usage:
         return Usage(input_units=self.input_tokens())
-
-    def fault(self, status: int, body: bytes) -> Refused:
-        answer = base.decoded(body)
-        error = answer.get("error") if isinstance(answer, dict) else None
-        error = error if isinstance(error, dict) else {}
-        return Refused(
-            base.clean(error.get("code"), 60) or "invalid_request",
-            base.clean(error.get("message")) or "The provider refused the request.",
-            param=base.clean(error.get("param"), 100),
-            kind=base.clean(error.get("type"), 60),
-            status=status,
-        )
 
     @property
     def wants_usage(self) -> bool:
@@ -212,8 +178,16 @@ class ChatCompletion:
     def input_tokens(self) -> int:
         """Counted from the text of the messages, for answers that do not say."""
         if self._input_tokens < 0:
-            self._input_tokens = base.tokens_of(_text_bytes(self._body.get("messages"), 0))
+            self._input_tokens = base.tokens_of(text_bytes(self._body.get("messages"), _WORDS))
         return self._input_tokens
+
+
+def _image_tokens(part: dict[str, Any]) -> int:
+    """The most one image can come to; a client that asks for little detail is held for little."""
+    if part.get("type") != "image_url":
+        return 0
+    image = part.get("image_url")
+    return LOW_IMAGE_TOKENS if isinstance(image, dict) and image.get("detail") == "low" else IMAGE_TOKENS
 
 
 _ASK_USAGE: Final = {"include_usage": True}
@@ -238,7 +212,7 @@ class _AnswerMeter:
         for choice in choices:
             message = choice.get("message") if isinstance(choice, dict) else None
             if isinstance(message, dict):
-                self._text_bytes += _text_bytes([message], 0) or 1
+                self._text_bytes += text_bytes([message], _WORDS) or 1
         if answer.get("usage") is not None:
             self._usage = _usage(answer["usage"])
             self._is_doubtful = self._usage is None
@@ -257,33 +231,15 @@ class _AnswerMeter:
         return counted, "counted", self._is_doubtful
 
 
-class _StreamMeter:
-    """Server-sent events. Whole events go on as they come; the usage chunk nobody asked for and the last word stay."""
+class _StreamMeter(EventMeter):
+    """Chunks of chat. The usage chunk nobody asked for and the last word stay here."""
 
     def __init__(self, operation: ChatCompletion) -> None:
+        super().__init__()
         self._operation = operation
-        self._kept = b""
-        self._tail = b""
         self._usage: Usage | None = None
         self._is_doubtful = False
         self._text_bytes = 0
-        self.has_output = False
-
-    def feed(self, chunk: bytes) -> bytes:
-        buffer = self._kept + chunk if self._kept else chunk
-        cut = max(buffer.rfind(b"\n\n") + 2, buffer.rfind(b"\r\n\r\n") + 4)
-        if cut < 4 and not buffer.endswith(b"\n\n"):
-            cut = 0
-        self._kept = buffer[cut:]
-        if len(self._kept) > MAX_EVENT_BYTES:
-            raise Refused("provider_bad_answer")
-        if not cut:
-            return b""
-        events = buffer[:cut]
-        if b"\r" in events:
-            events = events.replace(b"\r\n", b"\n")
-        passed = [event for event in events.split(b"\n\n") if event and self._passes(event)]
-        return b"\n\n".join(passed) + b"\n\n" if passed else b""
 
     def _passes(self, event: bytes) -> bool:
         if self._tail:
@@ -317,15 +273,10 @@ class _StreamMeter:
             if text:
                 self._text_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
                 self.has_output = True
-        if delta.tool_calls or delta.function_call is not None:
-            self._text_bytes += 1
-            self.has_output = True
-
-    def end(self) -> bytes:
-        return self._tail
-
-    def is_complete(self) -> bool:
-        return bool(self._tail)
+        for function in [call.function for call in delta.tool_calls or ()] + [delta.function_call]:
+            if function is not None:
+                self._text_bytes += len((function.arguments or "").encode("utf-8", "surrogatepass"))
+                self.has_output = True
 
     def usage(self) -> tuple[Usage, str, bool]:
         if self._usage is not None:
@@ -351,23 +302,3 @@ def _usage(reported: object) -> Usage | None:
         return None
     usage = Usage(*whole)
     return usage if usage.is_sane else None
-
-
-def _text_bytes(value: object, depth: int) -> int:
-    """Bytes of the text in messages or an answer: `content`, `refusal`, arguments of tools."""
-    if isinstance(value, str):
-        return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
-    if depth > 6:
-        return 0
-    if isinstance(value, list):
-        return sum(_text_bytes(item, depth + 1) for item in value)
-    if isinstance(value, dict):
-        names = ("content", "text", "refusal", "tool_calls", "function", "arguments")
-        return sum(_text_bytes(value[name], depth + 1) for name in names if name in value)
-    return 0
-
-
-def _unpriced(field: str) -> Refused:
-    name = base.clean("".join(character for character in field if character.isprintable()), 60) or "a field"
-    message = f"'{name}' cannot be used on credits, because its price is not known. Use your own key for it."
-    return Refused("unsupported_on_credits", message, param=name)

@@ -1,5 +1,6 @@
 """ElevenLabs' protocol as far as the product uses it (provider-contracts §5)."""
 
+import base64
 import json
 import re
 import time
@@ -13,6 +14,7 @@ from insighto.sandbox.keys import Outcome
 
 PREFIX = "/elevenlabs"
 CHARACTER_LIMIT = 100_000
+CHARACTER_S = 0.07
 
 # id, credits per character, longest text
 MODELS: dict[str, tuple[str, float, int]] = {
@@ -122,6 +124,12 @@ def routes() -> list[tuple[str, str, Handler]]:
         ("GET", f"{PREFIX}/v2/voices", endpoint(PROVIDER, CHECK, voices)),
         ("POST", PREFIX + "/v1/text-to-speech/{voice_id}", endpoint(PROVIDER, USE, speak)),
         ("POST", PREFIX + "/v1/text-to-speech/{voice_id}/stream", endpoint(PROVIDER, USE, stream)),
+        ("POST", PREFIX + "/v1/text-to-speech/{voice_id}/with-timestamps", endpoint(PROVIDER, USE, speak_timed)),
+        (
+            "POST",
+            PREFIX + "/v1/text-to-speech/{voice_id}/stream/with-timestamps",
+            endpoint(PROVIDER, USE, stream_timed),
+        ),
         ("*", PREFIX + "/{rest:.*}", endpoint(PROVIDER, CHECK, nowhere)),
     ]
 
@@ -222,6 +230,14 @@ async def stream(call: Call) -> web.StreamResponse:
     return await _speech(call, streamed=True)
 
 
+async def speak_timed(call: Call) -> web.StreamResponse:
+    return await _speech(call, streamed=False, timed=True)
+
+
+async def stream_timed(call: Call) -> web.StreamResponse:
+    return await _speech(call, streamed=True, timed=True)
+
+
 def form_of(name: str) -> audio.Form | None:
     """The sound an `output_format` asks for; None when the sandbox cannot make it."""
     found = _FORMAT.fullmatch(name)
@@ -237,7 +253,7 @@ def form_of(name: str) -> audio.Form | None:
     return audio.Form(container, rate, kbps) if fits else None
 
 
-async def _speech(call: Call, *, streamed: bool) -> web.StreamResponse:
+async def _speech(call: Call, *, streamed: bool, timed: bool = False) -> web.StreamResponse:
     voice_id = call.request.match_info["voice_id"]
     body = await read_object(call)
     if body is None:
@@ -264,11 +280,44 @@ async def _speech(call: Call, *, streamed: bool) -> web.StreamResponse:
     elif call.outcome is not Outcome.NO_USAGE:
         headers["character-cost"] = str(-int(-len(text) * rate // 1))
     pieces = audio.speak(text, voice=_PITCH[voice_id], form=form)
+    if timed:
+        return await _send_timed(call, text, list(pieces), headers, streamed=streamed)
     if streamed:
         return await faults.send(
             call, pieces, content_type=form.content_type, headers=headers, pause_s=call.sandbox.chunk_delay_s
         )
     return await faults.send(call, pieces, content_type=form.content_type, headers=headers)
+
+
+async def _send_timed(
+    call: Call, text: str, pieces: list[bytes], headers: dict[str, str], *, streamed: bool
+) -> web.StreamResponse:
+    """Sound as base64 with the time of every character: one object, or one in each line for every few characters."""
+    if not streamed:
+        body = json.dumps(_timed(b"".join(pieces), text, 0.0)).encode()
+        return await faults.send_whole(call, body, content_type="application/json", headers=headers)
+    count = max(1, min(len(pieces), len(text)))
+    lines = []
+    for number in range(count):
+        start, end = (len(text) * place // count for place in (number, number + 1))
+        sound = b"".join(pieces[len(pieces) * number // count : len(pieces) * (number + 1) // count])
+        lines.append(json.dumps(_timed(sound, text[start:end], start * CHARACTER_S)).encode() + b"\n")
+    return await faults.send(
+        call, lines, content_type="application/json", headers=headers, pause_s=call.sandbox.chunk_delay_s
+    )
+
+
+def _timed(sound: bytes, text: str, start_s: float) -> dict[str, Any]:
+    alignment = {
+        "characters": list(text),
+        "character_start_times_seconds": [round(start_s + place * CHARACTER_S, 3) for place in range(len(text))],
+        "character_end_times_seconds": [round(start_s + (place + 1) * CHARACTER_S, 3) for place in range(len(text))],
+    }
+    return {
+        "audio_base64": base64.b64encode(sound).decode(),
+        "alignment": alignment,
+        "normalized_alignment": alignment,
+    }
 
 
 def _permission(call: Call) -> str:

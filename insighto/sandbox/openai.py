@@ -215,7 +215,7 @@ async def chat(call: Call) -> web.StreamResponse:
     if body.get("stream"):
         options = body.get("stream_options")
         wants_usage = isinstance(options, dict) and options.get("include_usage") is True
-        pieces = _chat_stream(shell, choices, usage, wants_usage=wants_usage)
+        pieces = _chat_stream(body, shell, choices, usage, wants_usage=wants_usage)
         if call.outcome is Outcome.ERROR_MID_STREAM:
             pieces = _then_error(pieces)
         return await faults.send(
@@ -232,7 +232,7 @@ async def chat(call: Call) -> web.StreamResponse:
             {
                 "index": choice["index"],
                 "message": _message(choice),
-                "logprobs": None,
+                "logprobs": _logprobs(body, choice["text"]),
                 "finish_reason": choice["finish_reason"],
             }
             for choice in choices
@@ -292,9 +292,12 @@ async def responses(call: Call) -> web.StreamResponse:
     if not body.get("stream"):
         return await _send_json(call, done)
     opening = {**shell, "status": "in_progress", "output": [], "usage": None, "incomplete_details": None}
+    pieces = _responses_stream(opening, item, cut, done)
+    if call.outcome is Outcome.ERROR_MID_STREAM:
+        pieces = _then_failed(pieces, done)
     return await faults.send(
         call,
-        _responses_stream(opening, item, cut, done),
+        pieces,
         content_type="text/event-stream; charset=utf-8",
         headers=_account_headers(call),
         pause_s=call.sandbox.chunk_delay_s,
@@ -542,13 +545,19 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _chat_stream(
-    shell: dict[str, Any], choices: list[dict[str, Any]], usage: dict[str, Any] | None, *, wants_usage: bool
+    body: dict[str, Any],
+    shell: dict[str, Any],
+    choices: list[dict[str, Any]],
+    usage: dict[str, Any] | None,
+    *,
+    wants_usage: bool,
 ) -> Iterator[bytes]:
     head: dict[str, Any] = {**shell, "object": "chat.completion.chunk"}
     nothing = {"usage": None} if wants_usage else {}
 
     def chunk(index: int, delta: dict[str, Any], finish: str | None = None) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        logprobs = _logprobs(body, str(delta.get("content") or ""))
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return _event({**head, "choices": [choice], **nothing})
 
     for choice in choices:
@@ -567,6 +576,33 @@ def _chat_stream(
     if wants_usage and usage is not None:
         yield _event({**head, "choices": [], "usage": usage})
     yield b"data: [DONE]\n\n"
+
+
+def _logprobs(body: dict[str, Any], text: str) -> dict[str, Any] | None:
+    """The probability of every word, when asked for; always the same for the same word."""
+    if body.get("logprobs") is not True or not text:
+        return None
+
+    def one(token: str, rank: int) -> dict[str, Any]:
+        raw = token.encode()
+        return {"token": token, "logprob": -(sum(raw) % 97 + rank * 100) / 100, "bytes": list(raw)}
+
+    count = body.get("top_logprobs") or 0
+    return {
+        "content": [
+            {**one(word, 0), "top_logprobs": [one(word, rank) for rank in range(min(count, 20))]}
+            for word in _words(text)
+        ],
+        "refusal": None,
+    }
+
+
+def _then_failed(pieces: Iterator[bytes], done: dict[str, Any]) -> Iterator[bytes]:
+    """The beginning of a streamed response, and then the provider's word that it failed."""
+    yield from itertools.islice(pieces, 8)
+    error = {"code": "server_error", "message": "The model failed to generate a response."}
+    failed = {**done, "status": "failed", "output": [], "error": error, "usage": None}
+    yield _event({"type": "response.failed", "sequence_number": 8, "response": failed}, "response.failed")
 
 
 def _then_error(pieces: Iterator[bytes]) -> Iterator[bytes]:
