@@ -8,13 +8,13 @@ import msgspec
 
 from accounts.services import api_keys
 from billing import routing
-from gateway import catalogue, errors, explaining, free_reads, incoming, receipts
+from gateway import catalogue, errors, explaining, free_reads, incoming, receipts, uploads
 from gateway.errors import Refused
 from gateway.incoming import Call, ClientGone, RawHeaders
 from gateway.legs import Leg
 from gateway.runtime import Runtime
 from gateway.store import Admission, Ask
-from gateway.upstreams import azure_speech, elevenlabs
+from gateway.upstreams import azure_speech, elevenlabs, openai_audio
 from gateway.upstreams.base import EVENTS, WHOLE, Operation, Question
 from gateway.upstreams.openai import ChatCompletion
 from gateway.upstreams.openai_embeddings import Embedding
@@ -59,6 +59,23 @@ async def responses(call: Call, runtime: Runtime) -> None:
 async def embeddings(call: Call, runtime: Runtime) -> None:
     digest, raw = await _authenticated_body(call, runtime, MAX_CHAT_BYTES)
     await _serve(call, runtime, digest, Embedding(raw))
+
+
+async def openai_speech(call: Call, runtime: Runtime) -> None:
+    digest, raw = await _authenticated_body(call, runtime, MAX_SPEECH_BYTES)
+    await _serve(call, runtime, digest, openai_audio.Speech(raw))
+
+
+async def transcriptions(call: Call, runtime: Runtime) -> None:
+    """Also translations. Strangers upload nothing."""
+    digest = _digest(call)
+    await _admitted(runtime, Ask(digest=digest))
+    upload = await uploads.receive(call)
+    try:
+        action = call.path.removeprefix("/v1/audio/")
+        await _serve(call, runtime, digest, openai_audio.Transcription(upload, action))
+    finally:
+        upload.close()
 
 
 async def elevenlabs_speech(call: Call, runtime: Runtime) -> None:
@@ -164,6 +181,9 @@ _EXACT: Final[dict[str, tuple[str, str, Handler]]] = {
     "/v1/chat/completions": (errors.OPENAI, "POST", chat_completions),
     "/v1/responses": (errors.OPENAI, "POST", responses),
     "/v1/embeddings": (errors.OPENAI, "POST", embeddings),
+    "/v1/audio/speech": (errors.OPENAI, "POST", openai_speech),
+    "/v1/audio/transcriptions": (errors.OPENAI, "POST", transcriptions),
+    "/v1/audio/translations": (errors.OPENAI, "POST", transcriptions),
     "/v1/models": (errors.OPENAI, "GET", models),
     "/v1/funding/explain": (errors.OPENAI, "POST", explain),
     "/v1/voices": (errors.ELEVENLABS, "GET", elevenlabs_voices),

@@ -129,12 +129,14 @@ class Refused(DomainError):
         status: int | None = None,
         kind: str | None = None,
         retry_after_s: int | None = None,
+        is_nameless: bool = False,
     ) -> None:
         super().__init__(message or WORDS.get(code) or routing.REASONS.get(code, ""), field=param)
         self.code = code
         self.status = status or STATUS.get(code, 500)
         self.kind = kind or _OPENAI_TYPE.get(self.status, "api_error")
         self.retry_after_s = retry_after_s
+        self.is_nameless = is_nameless  # the provider gave its refusal no code; the books call it something
 
 
 class AssistantNameTaken(DomainError):
@@ -174,5 +176,6 @@ def body(shape: str, error: Refused, request_id: str) -> bytes:
 
 
 def openai_error(error: Refused) -> bytes:
-    envelope = {"message": str(error), "type": error.kind, "param": error.field, "code": error.code}
+    code = None if error.is_nameless else error.code
+    envelope = {"message": str(error), "type": error.kind, "param": error.field, "code": code}
     return msgspec.json.encode({"error": envelope})

@@ -83,12 +83,14 @@ def fault(status: int, body: bytes) -> Refused:
     answer = base.decoded(body)
     error = answer.get("error") if isinstance(answer, dict) else None
     error = error if isinstance(error, dict) else {}
+    code = base.clean(error.get("code"), 60)
     return Refused(
-        base.clean(error.get("code"), 60) or "invalid_request",
+        code or "invalid_request",
         base.clean(error.get("message")) or "The provider refused the request.",
         param=base.clean(error.get("param"), 100),
         kind=base.clean(error.get("type"), 60),
         status=status,
+        is_nameless=code is None,
     )
 
 

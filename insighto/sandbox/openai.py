@@ -19,6 +19,7 @@ from insighto.sandbox.keys import Outcome
 PREFIX = "/openai/v1"
 DEFAULT_MAX_TOKENS = 4_096
 MOST_CHOICES = 8
+LARGEST_RECORDING = 25 * 1024 * 1024
 
 # id, made at, shut down on (provider-contracts §3.5); the end dates are what the provider announced.
 MODELS: dict[str, tuple[int, str | None]] = {
@@ -53,6 +54,7 @@ MODELS: dict[str, tuple[int, str | None]] = {
 }
 _EMBEDDING_SIZES = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072}
 _SPEECH_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
+_LISTENING_MODELS = ("whisper-1", "gpt-transcribe")
 _SPEECH_FORMATS = {
     "mp3": audio.Form("mp3", 24_000, 64),
     "wav": audio.Form("wav", 24_000),
@@ -166,6 +168,8 @@ def routes() -> list[tuple[str, str, Handler]]:
         ("POST", f"{PREFIX}/responses", endpoint(PROVIDER, USE, responses)),
         ("POST", f"{PREFIX}/embeddings", endpoint(PROVIDER, USE, embeddings)),
         ("POST", f"{PREFIX}/audio/speech", endpoint(PROVIDER, USE, speech)),
+        ("POST", f"{PREFIX}/audio/transcriptions", endpoint(PROVIDER, USE, transcribe)),
+        ("POST", f"{PREFIX}/audio/translations", endpoint(PROVIDER, USE, transcribe)),
         ("*", PREFIX + "/{rest:.*}", endpoint(PROVIDER, CHECK, nowhere)),
     ]
 
@@ -355,7 +359,94 @@ async def speech(call: Call) -> web.StreamResponse:
         return error(call, 400, "The sandbox speaks mp3, wav and pcm.", code="invalid_value", param="response_format")
     call.entry.units, call.entry.voice = len(text), str(voice)
     pieces = audio.speak(text, voice=_SPEECH_VOICES.index(str(voice)), form=form)
+    if body.get("stream_format") == "sse":
+        if body["model"] != "gpt-4o-mini-tts":
+            return error(call, 400, "This model does not speak in events.", code="invalid_value", param="stream_format")
+        return await faults.send(
+            call,
+            _speech_events(call, text, pieces),
+            content_type="text/event-stream; charset=utf-8",
+            headers=_account_headers(call),
+            pause_s=call.sandbox.chunk_delay_s,
+        )
     return await faults.send(call, pieces, content_type=form.content_type, headers=_account_headers(call))
+
+
+def _speech_events(call: Call, text: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    count = 0
+    for piece in pieces:
+        count += 1
+        yield _event({"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()})
+    usage = _audio_usage(call, {"input_tokens": tokens.count(text), "output_tokens": 20 * count,
+                                "total_tokens": tokens.count(text) + 20 * count})  # fmt: skip
+    yield _event({"type": "speech.audio.done", **({} if usage is None else {"usage": usage})})
+
+
+async def transcribe(call: Call) -> web.StreamResponse:
+    """A recording's transcript, the same for the same bytes; usage in seconds of audio."""
+    try:
+        form = await call.request.post()
+    except (ValueError, AssertionError):
+        return error(call, 400, "Could not parse multipart form.")
+    call.entry.fields = sorted(set(form))
+    body = {name: value for name, value in form.items() if isinstance(value, str)}
+    recording = form.get("file")
+    if not isinstance(recording, web.FileField):
+        return error(call, 400, "Missing required parameter: 'file'.", code="missing_required_parameter", param="file")
+    refusal = _check_model(call, body)
+    if refusal:
+        return refusal
+    if body["model"] not in _LISTENING_MODELS:
+        return error(call, 400, "This model does not listen.", param="model")
+    sound = recording.file.read()
+    if not sound or len(sound) > LARGEST_RECORDING:
+        return error(call, 413 if sound else 400, "Invalid 'file': 1 byte to 25 MB.", param="file")
+    call.entry.body_sha256 = hashlib.sha256(sound).hexdigest()
+    seconds = call.entry.units = _seconds(sound)
+    text = answers.compose(f"recording {call.entry.body_sha256[:6]} {body.get('language', '')}")
+    usage = _audio_usage(call, {"type": "duration", "seconds": seconds})
+    shown = {} if usage is None else {"usage": usage}
+    wanted = body.get("response_format") or "json"
+    if wanted in ("text", "srt", "vtt"):
+        cue = f"00:00:00,000 --> 00:00:{min(seconds, 59):02d},000\n{text}\n"
+        plain = {"text": f"{text}\n", "srt": f"1\n{cue}\n", "vtt": f"WEBVTT\n\n{cue.replace(',', '.', 2)}\n"}
+        return await faults.send_whole(
+            call, plain[wanted].encode(), content_type="text/plain; charset=utf-8", headers=_account_headers(call)
+        )
+    if wanted not in ("json", "verbose_json"):
+        return error(call, 400, "Invalid 'response_format'.", code="invalid_value", param="response_format")
+    if body.get("stream") == "true" and body["model"] != "whisper-1":
+        events = [_event({"type": "transcript.text.delta", "delta": word}) for word in _words(text)]
+        events.append(_event({"type": "transcript.text.done", "text": text, **shown}))
+        return await faults.send(
+            call,
+            events,
+            content_type="text/event-stream; charset=utf-8",
+            headers=_account_headers(call),
+            pause_s=call.sandbox.chunk_delay_s,
+        )
+    answer: dict[str, Any] = {"text": text, **shown}
+    if wanted == "verbose_json":
+        answer |= {"task": call.request.path.rpartition("/")[2][:-1], "language": "english", "duration": seconds}
+        answer |= {"segments": [], "words": []}
+        if call.outcome is Outcome.NO_USAGE:
+            del answer["duration"]
+    return await _send_json(call, answer)
+
+
+def _seconds(sound: bytes) -> int:
+    """A WAV knows its length; anything else is taken for 64 kbit/s."""
+    if sound[:4] == b"RIFF" and len(sound) > 44:
+        return -(-(len(sound) - 44) // max(1, int.from_bytes(sound[28:32], "little")))
+    return max(1, len(sound) // 8_000)
+
+
+def _audio_usage(call: Call, honest: dict[str, Any]) -> dict[str, Any] | None:
+    if call.outcome is Outcome.NO_USAGE:
+        return None
+    if call.outcome is Outcome.HOSTILE_USAGE:
+        return {"type": honest.get("type"), "seconds": -7, "input_tokens": -7, "output_tokens": 10**30}
+    return honest
 
 
 def _model(name: str) -> dict[str, Any]:

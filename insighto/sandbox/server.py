@@ -16,7 +16,7 @@ from insighto.sandbox import azure_speech, azure_websocket, elevenlabs, journal,
 from insighto.sandbox.call import STATE, Sandbox
 from insighto.sandbox.keys import Outcome
 
-LARGEST_BODY = 24 * 1024 * 1024
+LARGEST_BODY = 27 * 1024 * 1024
 LONGEST_HANG_S = 60.0
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from insighto.sandbox import keys
+from insighto.sandbox import audio, keys
 from provider_keys.models import Connection, Verdict
 from tests.gateway.conftest import Customer
 from tests.gateway.test_funding import VOICE, error_code
@@ -13,6 +13,10 @@ from tests.gateway.test_relay import AZURE_SAYS_LITTLE, FAULTS
 from tests.sandbox_server import SandboxServer
 
 MakeCustomer = Callable[..., Customer]
+
+
+def wav(seconds: int, rate: int = 8_000) -> bytes:
+    return audio.riff_header(seconds * rate * 2, rate) + bytes(seconds * rate * 2)
 
 
 def post(buyer: Customer, path: str, **options: object) -> httpx.Response:
@@ -33,6 +37,19 @@ def respond_streamed(buyer: Customer) -> httpx.Response:
     return respond(buyer, stream=True)
 
 
+def say(buyer: Customer, **fields: object) -> httpx.Response:
+    return post(buyer, "/v1/audio/speech", json={"model": "tts-1", "input": "Hello", "voice": "alloy", **fields})
+
+
+def hear(buyer: Customer, sound: bytes = wav(2), path: str = "transcriptions", **fields: str) -> httpx.Response:
+    files = {"file": ("a.wav", sound, "audio/wav")}
+    return post(buyer, f"/v1/audio/{path}", data={"model": "whisper-1", **fields}, files=files)
+
+
+def hear_streamed(buyer: Customer) -> httpx.Response:
+    return hear(buyer, model="gpt-transcribe", stream="true")
+
+
 def speak_timed(buyer: Customer, suffix: str = "with-timestamps") -> httpx.Response:
     return post(buyer, f"/v1/text-to-speech/{VOICE}/{suffix}", headers={"xi-api-key": buyer.token}, json={"text": "Hi"})
 
@@ -46,6 +63,9 @@ LEGS: dict[str, tuple[str, Callable[[Customer], httpx.Response]]] = {
     "embeddings": ("openai", embed),
     "responses": ("openai", respond),
     "responses-stream": ("openai", respond_streamed),
+    "speech": ("openai", say),
+    "transcription": ("openai", hear),
+    "transcription-stream": ("openai", hear_streamed),
     "timed": ("elevenlabs", speak_timed),
     "timed-stream": ("elevenlabs", stream_timed),
 }

@@ -1,3 +1,4 @@
+import base64
 import json
 import ssl
 import struct
@@ -216,3 +217,17 @@ def test_a_senseless_request_says_nothing_about_the_key(
         trust_env=False,
     )
     assert answer.status_code == status
+
+
+def test_timestamps_come_with_the_sound_whole_and_in_lines(sandbox: SandboxServer) -> None:
+    speech = client(sandbox).text_to_speech
+    whole = speech.convert_with_timestamps(VOICE, text="Hello there", request_options=OPTIONS)
+    lines = list(speech.stream_with_timestamps(VOICE, text="Hello there", request_options=OPTIONS))
+    plain = b"".join(speech.convert(VOICE, text="Hello there", request_options=OPTIONS))
+    assert base64.b64decode(whole.audio_base_64) == plain
+    assert b"".join(base64.b64decode(line.audio_base_64) for line in lines) == plain
+    assert whole.alignment
+    assert "".join(whole.alignment.characters) == "Hello there"
+    assert len(lines) > 1
+    starts = [time for line in lines if line.alignment for time in line.alignment.character_start_times_seconds]
+    assert starts == sorted(starts) == whole.alignment.character_start_times_seconds

@@ -1,11 +1,12 @@
 import asyncio
+import json
 import time
 from typing import Any
 
 import openai
 import pytest
 
-from insighto.sandbox import keys, tokens
+from insighto.sandbox import audio, keys, tokens
 from insighto.sandbox.keys import Outcome
 from tests.sandbox_server import SandboxServer
 
@@ -319,3 +320,64 @@ def test_many_streams_at_once_each_come_whole(sandbox: SandboxServer) -> None:
 
     answers = asyncio.run(all_of_them())
     assert len(set(answers)) == 1
+
+
+def test_a_recording_is_written_down_in_every_format_and_its_seconds_counted(sandbox: SandboxServer) -> None:
+    wav = audio.riff_header(32_000, 8_000) + bytes(32_000)
+    with client(sandbox) as api:
+        plain = api.audio.transcriptions.create(model="whisper-1", file=("a.wav", wav))
+        again = api.audio.transcriptions.create(model="gpt-transcribe", file=("b.wav", wav))
+        verbose = api.audio.transcriptions.create(
+            model="whisper-1", file=("a.wav", wav), response_format="verbose_json"
+        )
+        srt = api.audio.transcriptions.create(model="whisper-1", file=("a.wav", wav), response_format="srt")
+        events = list(api.audio.transcriptions.create(model="gpt-transcribe", file=("a.wav", wav), stream=True))
+    assert plain.text == again.text == verbose.text
+    assert plain.usage
+    assert plain.usage.model_dump() == {"type": "duration", "seconds": 2.0}
+    assert verbose.duration == 2
+    assert "-->" in str(srt)
+    assert (events[0].type, events[-1].type) == ("transcript.text.delta", "transcript.text.done")
+    assert sandbox.calls()[-1]["units"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [({"model": "tts-1"}, 400), ({"model": "gpt-0"}, 404), ({"model": "whisper-1", "response_format": "x"}, 400)],
+)
+def test_a_recording_that_cannot_be_written_down_is_refused(
+    sandbox: SandboxServer, fields: dict[str, Any], status: int
+) -> None:
+    with client(sandbox) as api, pytest.raises(openai.APIStatusError) as refused:
+        api.audio.transcriptions.create(file=("a.wav", b"RIFF"), **fields)
+    assert refused.value.status_code == status
+
+
+def test_speech_in_events_ends_with_its_usage(sandbox: SandboxServer) -> None:
+    with client(sandbox) as api:
+        sound = api.audio.speech.create(
+            model="gpt-4o-mini-tts", voice="alloy", input="Hello there", stream_format="sse"
+        ).content
+        with pytest.raises(openai.BadRequestError):
+            api.audio.speech.create(model="tts-1", voice="alloy", input="Hello", stream_format="sse")
+    events = [json.loads(event.removeprefix(b"data: ")) for event in sound.split(b"\n\n") if event]
+    assert {event["type"] for event in events} == {"speech.audio.delta", "speech.audio.done"}
+    assert events[-1]["usage"]["output_tokens"] > 0
+
+
+def test_probabilities_come_when_asked_for(sandbox: SandboxServer) -> None:
+    with client(sandbox) as api:
+        answer = api.chat.completions.create(model=MODEL, messages=ASK, logprobs=True, top_logprobs=2)
+        chunks = list(api.chat.completions.create(model=MODEL, messages=ASK, logprobs=True, stream=True))
+    found = answer.choices[0].logprobs
+    assert found
+    assert found.content
+    assert "".join(each.token for each in found.content) == answer.choices[0].message.content
+    assert len(found.content[0].top_logprobs) == 2
+    assert any(chunk.choices[0].logprobs for chunk in chunks)
+
+
+def test_a_streamed_response_can_fail(sandbox: SandboxServer) -> None:
+    with client(sandbox, "error_mid_stream") as api:
+        events = list(api.responses.create(model=MODEL, input="Hello", stream=True))
+    assert events[-1].type == "response.failed"
