@@ -10,13 +10,13 @@ from typing import Final
 import structlog
 from django.conf import settings
 
-from gateway import endpoints, errors, incoming, receipts, runtime
+from gateway import azure_socket, endpoints, errors, incoming, receipts, runtime
 from gateway.errors import Refused
 from gateway.incoming import Call, ClientGone, Message, Receive, Send
 from insighto.lib.batcher import Overloaded
 from insighto.lib.errors import DomainError
 
-PREFIXES: Final = ("/v1/", "/v2/", "/cognitiveservices/", "/sts/")
+PREFIXES: Final = ("/v1/", "/v2/", "/cognitiveservices/", "/tts/cognitiveservices/", "/sts/")
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,8 @@ async def application(scope: Message, receive: Receive, send: Send) -> None:
         await _lifespan(receive, send)
     elif scope["type"] == "http":
         await _http(scope, receive, send)
+    elif scope["path"] in azure_socket.PATHS:
+        await azure_socket.serve(scope, receive, send)
     else:
         await receive()
         await send({"type": "websocket.close", "code": 1000})

@@ -178,6 +178,43 @@ class Leg:
         self._runtime.streaming.add(self)
         return relay.passed(response.headers, traces, on_credits=self.on_credits)
 
+    # The same for an exchange that is not one HTTP call: a turn on a socket, whose messages its owner relays.
+
+    def dispatched(self) -> Outgoing:
+        """What the exchange needs, once; from now on the leg counts as sent."""
+        outgoing, self._outgoing = self._outgoing, None
+        assert outgoing is not None, "a leg is sent once, after it was opened"
+        self._is_sent = True
+        return outgoing
+
+    def answers(self, status: int) -> None:
+        """The provider took it on; what comes is shown to `hears`."""
+        self.status = status
+        self._meter = self.operation.meter({}, price=self._price, on_credits=self.on_credits)
+        self._runtime.streaming.add(self)
+
+    def hears(self, sound: bytes) -> None:
+        assert self._meter is not None
+        if self._first_byte_at is None:
+            self._first_byte_at = datetime.now(UTC)
+        self._meter.feed(sound)
+
+    @property
+    def has_output(self) -> bool:
+        return self._has_output()
+
+    def broke(self, kind: str) -> Refused:
+        """The refusal for an exchange that ended by itself; `kind` as `relay.Failed` has it."""
+        return self._network_refusal(kind)
+
+    async def rejected(self, rejection: Rejected, traces: tuple[str, ...]) -> Refused:
+        """The refusal for an answer that is none."""
+        return await self._judged(rejection, traces)
+
+    def closed(self, outcome: Outcome) -> None:
+        """What the provider's way of closing says about the key."""
+        self._learn(outcome)
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """What the client gets, as it comes. Raises `Refused` when the provider breaks off: end with `fail`."""
         assert self._response is not None

@@ -27,6 +27,8 @@ def main() -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # settings say how many proxies to believe
+        ws_max_size=256 * 1024,  # SSML is at most 64 kB
+        ws_per_message_deflate=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=5,
         backlog=2048,

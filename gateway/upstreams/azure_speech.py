@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import uuid4
 from xml.parsers import expat
 
 from billing import pricing
@@ -93,6 +94,22 @@ class Speech:
     def fault(self, status: int, body: bytes) -> Refused:
         message = "Azure Speech refused the request: look at the SSML, the voice and the output format."
         return Refused("invalid_request", message, status=status)
+
+
+class SocketSpeech(Speech):
+    """The same over a socket: one turn of it. The output format was said before, in a message of its own."""
+
+    endpoint = "/cognitiveservices/websocket/v1"
+
+    def __init__(self, ssml: bytes) -> None:
+        super().__init__(ssml, "raw-16khz-16bit-mono-pcm")
+
+    def outgoing(self, secret: Secret, region: str, *, on_credits: bool) -> Outgoing:
+        return Outgoing(
+            base.address("AZURE_SPEECH_TTS_URL", "/tts/cognitiveservices/websocket/v1", region),
+            {**_headers(secret), "X-ConnectionId": uuid4().hex},
+            b"",
+        )
 
 
 def price_model(voice: str) -> str:

@@ -21,6 +21,7 @@ LARGEST_MESSAGE = 128 * 1024
 IDLE_S = 120.0
 MOST_TURNS = 200
 BREAK_AFTER = 3
+WORD_TICKS = 3_000_000
 _DEFAULT_FORM = "raw-16khz-16bit-mono-pcm"
 
 
@@ -55,19 +56,19 @@ async def converse(call: Call) -> web.StreamResponse:
     socket.headers.update(call.headers)
     await socket.prepare(call.request)
     call.entry.streamed = True
-    form_name, turns, entry = _DEFAULT_FORM, 0, call.entry
+    form_name, has_words, turns, entry = _DEFAULT_FORM, False, 0, call.entry
     try:
         async for message in socket:
             if message.type is not WSMsgType.TEXT:
                 continue
             told = read_message(message.data)
             if told.path == "synthesis.context":
-                form_name = _form_name(told.body)
+                form_name, has_words = _form_name(told.body), _wants_words(told.body)
             elif told.path == "ssml":
                 turns += 1
                 if turns > 1:
                     entry = _next_entry(call)
-                await _turn(call, socket, entry, told, form_name)
+                await _turn(call, socket, entry, told, form_name, has_words=has_words)
                 journal.close(entry, status=101)
                 if turns >= MOST_TURNS:
                     break
@@ -77,7 +78,15 @@ async def converse(call: Call) -> web.StreamResponse:
     return socket
 
 
-async def _turn(call: Call, socket: web.WebSocketResponse, entry: journal.Entry, told: Message, form_name: str) -> None:
+async def _turn(
+    call: Call,
+    socket: web.WebSocketResponse,
+    entry: journal.Entry,
+    told: Message,
+    form_name: str,
+    *,
+    has_words: bool,
+) -> None:
     spoken = azure_speech.read_ssml(told.body.encode())
     form = azure_speech.form_of(form_name)
     if spoken is None or form is None:
@@ -85,11 +94,18 @@ async def _turn(call: Call, socket: web.WebSocketResponse, entry: journal.Entry,
         await socket.close(code=1007, message=reason)
         return
     entry.voice, entry.units = spoken.voice, azure_speech.billable_characters(spoken.text)
-    await _send_sound(call, socket, entry, told, spoken, form)
+    await _send_sound(call, socket, entry, told, spoken, form, has_words=has_words)
 
 
 async def _send_sound(
-    call: Call, socket: web.WebSocketResponse, entry: journal.Entry, told: Message, spoken: Spoken, form: audio.Form
+    call: Call,
+    socket: web.WebSocketResponse,
+    entry: journal.Entry,
+    told: Message,
+    spoken: Spoken,
+    form: audio.Form,
+    *,
+    has_words: bool,
 ) -> None:
     stream_id = told.request_id.upper()
 
@@ -113,6 +129,8 @@ async def _send_sound(
             await asyncio.sleep(pause_s)
         await socket.send_bytes(len(head).to_bytes(2, "big") + head + piece)
         entry.sent_bytes += len(piece)
+    for place, word in enumerate(spoken.text.split() if has_words else ()):
+        await say("audio.metadata", {"Metadata": [_boundary(place, word)]})
     await say("turn.end", {})
 
 
@@ -129,6 +147,23 @@ def _next_entry(call: Call) -> journal.Entry:
     )
     entry.region, entry.streamed = first.region, True
     return entry
+
+
+def _boundary(place: int, word: str) -> dict[str, Any]:
+    """When a word is heard, in ticks of 100 ns."""
+    data = {
+        "Offset": place * WORD_TICKS,
+        "Duration": WORD_TICKS,
+        "text": {"Text": word, "Length": len(word), "BoundaryType": "WordBoundary"},
+    }
+    return {"Type": "WordBoundary", "Data": data}
+
+
+def _wants_words(body: str) -> bool:
+    try:
+        return str(json.loads(body)["synthesis"]["audio"]["metadataOptions"]["wordBoundaryEnabled"]).lower() == "true"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _form_name(body: str) -> str:

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from billing.models import Leg
 from insighto.sandbox import audio, keys
 from provider_keys.models import Connection, Verdict
-from tests.gateway.conftest import Customer
-from tests.gateway.test_funding import VOICE, error_code
-from tests.gateway.test_relay import AZURE_SAYS_LITTLE, FAULTS
+from tests.gateway.conftest import Customer, Web, listed_micros, settled
+from tests.gateway.test_funding import VOICE, error_code, eventually
+from tests.gateway.test_relay import AZURE_SAYS_LITTLE, FAULTS, HOSTILE
 from tests.sandbox_server import SandboxServer
 
 MakeCustomer = Callable[..., Customer]
@@ -161,3 +162,76 @@ def set_up(buyer: Customer, sandbox: SandboxServer, provider: str, outcome: str,
     text = keys.valid_key(provider, "platform")
     sandbox.control(key=text, outcome=outcome)
     return text
+
+
+PATHS = [
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/audio/speech",
+    "/v1/audio/transcriptions",
+    f"/v1/text-to-speech/{VOICE}/with-timestamps",
+    f"/v1/text-to-speech/{VOICE}/stream/with-timestamps",
+]
+
+
+@pytest.mark.parametrize("funding", ["own", "credits"])
+@pytest.mark.parametrize("path", PATHS)
+def test_hostile_input_is_refused_and_never_our_failure(
+    customer: MakeCustomer, web: Web, path: str, funding: str
+) -> None:
+    buyer = customer()
+    if funding == "own":
+        buyer.own("openai")
+        buyer.own("elevenlabs")
+    before = buyer.micros
+    for body in HOSTILE:
+        response = post(buyer, path, content=body, headers={"Content-Type": "application/json"})
+        assert 200 <= response.status_code < 500, (body[:80], response.text)
+        assert response.headers["x-insighto-request-id"]
+    settled()
+    assert "gateway_failed" not in web.log()
+    assert before - buyer.micros == sum(leg.cost_micros for leg in Leg.objects.of(buyer.account))
+
+
+LEAVERS: dict[str, tuple[str, str, dict[str, object]]] = {
+    "responses": (
+        "openai",
+        "/v1/responses",
+        {"json": {"model": "gpt-4o-mini", "input": "Tell me about the harbour.", "stream": True}},
+    ),
+    "timed": (
+        "elevenlabs",
+        f"/v1/text-to-speech/{VOICE}/stream/with-timestamps",
+        {"json": {"text": "One two three four five six seven eight nine ten"}},
+    ),
+    "transcript": (
+        "openai",
+        "/v1/audio/transcriptions",
+        {"data": {"model": "gpt-transcribe", "stream": "true"}, "files": {"file": ("a.wav", wav(30))}},
+    ),
+}
+
+
+@pytest.mark.parametrize("funding", ["own", "credits"])
+@pytest.mark.parametrize("name", LEAVERS)
+def test_a_client_that_leaves_pays_for_what_it_got_and_stops_the_provider(
+    customer: MakeCustomer, sandbox: SandboxServer, name: str, funding: str
+) -> None:
+    provider, path, request = LEAVERS[name]
+    buyer = customer()
+    if funding == "own":
+        buyer.own(provider)
+    before = buyer.micros
+    sandbox.control(chunk_delay_s=0.1)
+
+    with buyer.client() as client, client.stream("POST", path, **request) as answer:  # type: ignore[arg-type]
+        pieces = answer.iter_bytes()
+        for _ in range(5 if name == "responses" else 1):
+            next(pieces)
+
+    assert eventually(lambda: Leg.objects.of(buyer.account).filter(request__state="cancelled").exists())
+    leg = buyer.leg()
+    assert (leg.state, leg.usage_source) in (("settled", "counted"), ("settled", "provider"))
+    assert before - buyer.micros == leg.cost_micros == (listed_micros(leg) if funding == "credits" else 0)
+    assert (leg.cost_micros > 0) is (funding == "credits")
+    assert eventually(lambda: sandbox.calls()[-1]["state"] == "left")
