@@ -99,6 +99,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in set(deselected)]
+    # The long stories first: a worker that starts one last would keep the others waiting.
+    items.sort(key=lambda item: "scenarios" not in item.path.parts)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -120,6 +122,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return "product" if file in SHARING_A_PRODUCT else file
 
+    config.option.loadscopereorder = False  # our order, not that of the files with most tests
     return Scheduling(config, log)
 
 

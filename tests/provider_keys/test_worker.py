@@ -187,10 +187,10 @@ def test_a_worker_killed_in_the_middle_is_replaced_by_the_next(worker, account, 
 
 
 def test_duplicates_and_forged_messages_do_nothing_more(worker, sandbox, account, owner):
-    worker.start()
     since = sandbox.last_call()
     _store(account, owner)
     entry = OutboxEntry.objects.get()
+    worker.start()
     for argument in [str(entry.pk)] * 5 + ["x", str(account.pk), "", "' OR 1=1"]:
         current_app.send_task(checks.CHECK_ACCOUNT, args=[argument])
     current_app.send_task(checks.CHECK_ACCOUNT, args=[{"key": "value"}, 1, 2])
