@@ -191,9 +191,8 @@ def command_test(rest: Sequence[str]) -> int:
     if code := static_checks():
         return code
     env = {**os.environ, "BROWSER_BIN": browser}
-    parallel = (
-        [] if any(option.startswith(("-n", "--numprocesses", "--pdb")) for option in rest) else ["-n", "3"]
-    )  # they wait as much as they work
+    chosen = any(option.startswith(("-n", "--numprocesses", "--pdb")) for option in rest)
+    parallel = [] if chosen else ["-n", "3"]  # on two cores: tests wait as much as they work
     nothing_collected = 5
     results = []
     for database, once in (("sqlite", "on"), ("postgres", "off")):

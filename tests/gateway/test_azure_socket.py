@@ -71,8 +71,8 @@ def test_word_boundaries_pass(customer: MakeCustomer, sandbox: SandboxServer) ->
         assert (
             voice.speak_text_async("Hello and welcome").get().reason == speech.ResultReason.SynthesizingAudioCompleted
         )
-        assert eventually(lambda words=words: len(words) == 3)  # the SDK tells of words in a thread of its own
         heard.append(words)
+        assert eventually(lambda: len(heard[-1]) == 3)  # the SDK tells of words in a thread of its own
     assert [word for word, _, _ in heard[0]] == ["Hello", "and", "welcome"]
     assert heard[0] == heard[1]
 
