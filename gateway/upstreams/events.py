@@ -1,5 +1,6 @@
 """Server-sent events on their way through: whole ones go on as they come, the last word stays until settlement."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Final
 
 from gateway.errors import Refused
@@ -8,7 +9,7 @@ from gateway.upstreams import base
 MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 
 
-class EventMeter:
+class EventMeter(ABC):
     """Splits a stream into events and asks `_passes` about each. A subclass reads them and counts."""
 
     def __init__(self) -> None:
@@ -32,8 +33,9 @@ class EventMeter:
         passed = [event for event in events.split(b"\n\n") if event and self._passes(event)]
         return b"\n\n".join(passed) + b"\n\n" if passed else b""
 
+    @abstractmethod
     def _passes(self, event: bytes) -> bool:
-        raise NotImplementedError
+        """The client gets this event."""
 
     def end(self) -> bytes:
         return self._tail
@@ -67,5 +69,6 @@ class TypedEventMeter(EventMeter):
             return False
         return True
 
+    @abstractmethod
     def _see(self, kind: str, data: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """One event, by the type it names."""
