@@ -8,7 +8,7 @@ import msgspec
 from billing import pricing
 from billing.pricing import PriceRow, Usage
 from gateway.errors import Refused
-from gateway.upstreams import base
+from gateway.upstreams import base, openai_request
 from gateway.upstreams.base import EVENTS, WHOLE, Meter
 from gateway.upstreams.events import EventMeter
 from gateway.upstreams.openai_request import IMAGE_TOKENS, JsonRequest, read_flag, text_bytes, unpriced, unpriced_tool
@@ -214,7 +214,7 @@ class _AnswerMeter:
             if isinstance(message, dict):
                 self._text_bytes += text_bytes([message], _WORDS) or 1
         if answer.get("usage") is not None:
-            self._usage = _usage(answer["usage"])
+            self._usage = openai_request.token_usage(answer["usage"], sent="prompt_tokens", made="completion_tokens")
             self._is_doubtful = self._usage is None
         return chunk
 
@@ -261,7 +261,7 @@ class _StreamMeter(EventMeter):
         for choice in chunk.choices or ():
             self._count(choice.delta)
         if chunk.usage is not None:
-            self._usage = _usage(chunk.usage)
+            self._usage = openai_request.token_usage(chunk.usage, sent="prompt_tokens", made="completion_tokens")
             self._is_doubtful = self._usage is None
             return bool(chunk.choices) or self._operation.wants_usage
         return True
@@ -283,22 +283,3 @@ class _StreamMeter(EventMeter):
             return self._usage, "provider", False
         counted = Usage(input_units=self._operation.input_tokens(), output_units=base.tokens_of(self._text_bytes))
         return counted, "counted", self._is_doubtful
-
-
-def _usage(reported: object) -> Usage | None:
-    """The provider's usage if every number in it is believable. Zero is a number."""
-    if not isinstance(reported, dict):
-        return None
-    details = reported.get("prompt_tokens_details")
-    details = details if isinstance(details, dict) else {}
-    numbers = [
-        base.whole(reported.get("prompt_tokens")),
-        base.whole(details.get("cached_tokens") or 0),
-        base.whole(details.get("cache_write_tokens") or 0),
-        base.whole(reported.get("completion_tokens")),
-    ]
-    whole = [number for number in numbers if number is not None]
-    if len(whole) < 4:
-        return None
-    usage = Usage(*whole)
-    return usage if usage.is_sane else None

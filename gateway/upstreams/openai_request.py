@@ -122,3 +122,25 @@ def text_bytes(value: object, names: tuple[str, ...], depth: int = 0) -> int:
     if isinstance(value, dict):
         return sum(text_bytes(value[name], names, depth + 1) for name in names if name in value)
     return 0
+
+
+def token_usage(reported: object, *, sent: str, made: str) -> Usage | None:
+    """The provider's usage if every number in it is believable; `sent` and `made` are its names for in and out.
+
+    Zero is a number.
+    """
+    if not isinstance(reported, dict):
+        return None
+    details = reported.get(f"{sent}_details")
+    details = details if isinstance(details, dict) else {}
+    numbers = [
+        base.whole(reported.get(sent)),
+        base.whole(details.get("cached_tokens") or 0),
+        base.whole(details.get("cache_write_tokens") or 0),
+        base.whole(reported.get(made)),
+    ]
+    whole = [number for number in numbers if number is not None]
+    if len(whole) < 4:
+        return None
+    usage = Usage(*whole)
+    return usage if usage.is_sane else None

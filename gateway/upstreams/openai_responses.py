@@ -6,7 +6,7 @@ from typing import Any, Final
 from billing import pricing
 from billing.pricing import PriceRow, Usage
 from gateway.errors import Refused
-from gateway.upstreams import base
+from gateway.upstreams import base, openai_request
 from gateway.upstreams.base import EVENTS, WHOLE, Meter
 from gateway.upstreams.events import TypedEventMeter
 from gateway.upstreams.openai_request import (
@@ -123,7 +123,7 @@ class _Reading:
 
     def read(self, response: dict[str, Any]) -> None:
         reported = response.get("usage")
-        self._usage = _usage(reported)
+        self._usage = openai_request.token_usage(reported, sent="input_tokens", made="output_tokens")
         self._is_doubtful = reported is not None and self._usage is None
         self._has_failed = response.get("status") == "failed"
 
@@ -187,25 +187,6 @@ class _StreamMeter(TypedEventMeter):
 
     def usage(self) -> tuple[Usage, str, bool]:
         return self._reading.usage()
-
-
-def _usage(reported: object) -> Usage | None:
-    """The provider's usage if every number in it is believable. Zero is a number."""
-    if not isinstance(reported, dict):
-        return None
-    details = reported.get("input_tokens_details")
-    details = details if isinstance(details, dict) else {}
-    numbers = [
-        base.whole(reported.get("input_tokens")),
-        base.whole(details.get("cached_tokens") or 0),
-        base.whole(details.get("cache_write_tokens") or 0),
-        base.whole(reported.get("output_tokens")),
-    ]
-    whole = [number for number in numbers if number is not None]
-    if len(whole) < 4:
-        return None
-    usage = Usage(*whole)
-    return usage if usage.is_sane else None
 
 
 def _objects(value: object, depth: int = 0) -> Iterator[dict[str, Any]]:
