@@ -1,38 +1,8 @@
-"""Reads of accounts. `callers` is on the API's hot path: one query, plain values."""
+"""Reads of accounts, for pages. Whom a token stands for is read on the hot path: `billing.selectors.known`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from uuid import UUID
-
-from django.db.models import Count, Q, QuerySet
-from django.utils import timezone
+from django.db.models import Count, QuerySet
 
 from accounts.models import Account, ApiKey, AuditEvent, Membership, User
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Whom a token stands for."""
-
-    api_key_id: UUID
-    account_id: UUID
-    account_active: bool
-    api_key_name: str
-
-
-def callers(digests: Sequence[bytes]) -> dict[bytes, Caller]:
-    """The callers of these digests in one query; unknown, expired and revoked ones are absent."""
-    rows = (
-        ApiKey.objects.filter(
-            Q(expires_at=None) | Q(expires_at__gt=timezone.now()), digest__in=list(digests), revoked_at=None
-        )
-        .order_by()
-        .values_list("digest", "pk", "account_id", "account__status", "name")
-    )
-    return {
-        bytes(digest): Caller(api_key_id, account_id, status == Account.Status.ACTIVE, name)
-        for digest, api_key_id, account_id, status, name in rows
-    }
 
 
 def memberships_of(user: User) -> list[Membership]:

@@ -5,19 +5,18 @@ from datetime import timedelta
 
 import pytest
 from django.conf import settings
-from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.errors import ExpiryInPast, NameRejected
 from accounts.models import Account, ApiKey, AuditEvent, User
-from accounts.selectors import Caller, callers
 from accounts.services import api_keys
+from billing.selectors import Asking, Known, known
 
 
-def _found(token: str) -> Caller | None:
+def _found(token: str) -> Known | None:
+    """Whom the gateway takes the token for."""
     digest = api_keys.digest(token)
-    return callers([digest]).get(digest) if digest else None
+    return known([Asking("openai", digest=digest)])[0] if digest else None
 
 
 def test_a_token_has_the_published_shape_and_finds_its_account(account: Account, owner: User) -> None:
@@ -27,7 +26,11 @@ def test_a_token_has_the_published_shape_and_finds_its_account(account: Account,
     assert len(text) == 53
     assert text.startswith(f"in-{api_key.public_id}")
     assert set(text[3:]) <= set(string.ascii_letters + string.digits)
-    assert _found(text) == Caller(api_key.pk, account.pk, True, "Server")
+    found = _found(text)
+    assert found is not None
+    assert (found.api_key_id, found.account_id) == (api_key.pk, account.pk)
+    assert found.facts is not None
+    assert found.facts.standing.account_active
 
 
 def test_the_database_and_the_audit_trail_hold_no_part_of_the_secret(account: Account, owner: User) -> None:
@@ -119,17 +122,8 @@ def test_a_suspended_account_is_told_apart_by_its_caller(account: Account, owner
     Account.objects.filter(pk=account.pk).update(status=Account.Status.SUSPENDED)
     found = _found(token.reveal())
     assert found is not None
-    assert not found.account_active
-
-
-def test_many_callers_are_one_query(account: Account, owner: User) -> None:
-    tokens = [api_keys.issue(account=account, name=f"Key {n}", actor=owner)[1].reveal() for n in range(5)]
-    digests = [digest for token in tokens if (digest := api_keys.digest(token))]
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
-        assert len(callers([*digests, b"x" * 32])) == 5
-    assert len(queries) == 1
+    assert found.facts is not None
+    assert not found.facts.standing.account_active
 
 
 def test_use_is_noted_at_most_once_a_minute(account: Account, owner: User) -> None:

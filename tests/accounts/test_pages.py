@@ -9,8 +9,8 @@ from django.utils import timezone
 
 from accounts import csv_export
 from accounts.models import Account, ApiKey, AuditEvent, Membership, User
-from accounts.selectors import callers
 from accounts.services import api_keys, audit
+from billing.selectors import Asking, known
 from tests import factories
 from tests.accounts.conftest import sign_in
 
@@ -45,7 +45,9 @@ def test_a_token_is_in_one_answer_and_nowhere_after(window: Client, account: Acc
     token = re.findall(r"in-[0-9A-Za-z]{50}", answer.content.decode())[0]
     digest = api_keys.digest(token)
     assert digest is not None
-    assert callers([digest])[digest].account_id == account.pk
+    [found] = known([Asking(digest=digest)])
+    assert found is not None
+    assert found.account_id == account.pk
 
     later = window.get("/api-keys/").content.decode() + window.get("/activity/").content.decode()
     assert token[15:] not in later
@@ -53,9 +55,9 @@ def test_a_token_is_in_one_answer_and_nowhere_after(window: Client, account: Acc
 
     api_key = ApiKey.objects.get()
     assert window.get(f"/api-keys/{api_key.pk}/revoke/").status_code == 200
-    assert callers([digest])
+    assert known([Asking(digest=digest)]) != [None]
     window.post(f"/api-keys/{api_key.pk}/revoke/", {"for_account": account.slug})
-    assert not callers([digest])
+    assert known([Asking(digest=digest)]) == [None]
 
 
 def test_a_session_that_is_not_fresh_reaches_no_token(window: Client, account: Account) -> None:

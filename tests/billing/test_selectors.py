@@ -3,11 +3,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from accounts.services import api_keys
 from billing import routing, selectors
 from billing.leg_records import Refusal
 from billing.services import legs
 from insighto.lib import ids, postgres
 from provider_keys.models import Credential
+from tests import factories
 from tests.billing.conftest import CREDIT, opening, settle_all, settlement
 
 
@@ -33,6 +35,17 @@ def count_statements(monkeypatch):
         return len(counted) + len(through_django)
 
     return count
+
+
+@pytest.mark.django_db
+def test_the_api_keys_of_a_whole_batch_take_one_query(count_statements):
+    account = factories.make_account()
+    owner = factories.owner_of(account)
+    tokens = [api_keys.issue(account=account, name=f"Key {n}", actor=owner)[1].reveal() for n in range(5)]
+    asks = [selectors.Asking(digest=digest) for digest in [*map(api_keys.digest, tokens), b"x" * 32]]
+
+    assert count_statements(lambda: selectors.known(asks)) == 1
+    assert [each is None for each in selectors.known(asks)] == [False] * 5 + [True]
 
 
 def test_the_facts_of_a_whole_batch_take_one_query(make_account, connect, platform_key, count_statements):
